@@ -1,0 +1,170 @@
+"""A run's folder: what was asked for, on what it ran, what came out, and where to go on from.
+
+    runs/d-seed7/
+      parameters.json        parameters and seed, library versions, hardware
+      checkpoint.safetensors tensors of the last finished epoch, the state beside them as JSON in its header
+      weights.safetensors    the best weights so far
+      history.csv, ...       tables
+
+Everything is written whole or not at all, and nothing is unpickled.
+"""
+
+import json
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+LIBRARIES = ("brain-metastasis-kit", "torch", "numpy", "scipy", "nibabel", "pandas", "safetensors")
+
+
+class RunError(ValueError):
+    """A run's folder that cannot be used or resumed; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one run; made by `open_run`."""
+
+    folder: Path
+    parameters: dict
+
+    @property
+    def weights_path(self):
+        """Where the best weights lie, written by `kit.models.save_weights`."""
+        return self.folder / "weights.safetensors"
+
+    def save_table(self, name, table):
+        """Write a data frame as `<name>.csv`, floats in full, and return its path."""
+        path = self.folder / f"{name}.csv"
+        text = table.to_csv(index=False, lineterminator="\n")
+        _replace(path, lambda part: part.write_text(text, encoding="utf-8"))
+        return path
+
+    def load_table(self, name):
+        """Read back a table written by `save_table`, the same floats to the last bit; RunError if it is missing."""
+        path = self.folder / f"{name}.csv"
+        if not path.is_file():
+            raise RunError(f"{path} is missing: this run has not written it (yet). Run the step that makes it first.")
+        return pd.read_csv(path)
+
+    def save_checkpoint(self, tensors, state):
+        """Write tensors (dict of name to tensor) and a JSON-able state as one file, so that they always fit."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        metadata = {"state": json.dumps(_plain(state))}
+        _replace(self.folder / "checkpoint.safetensors", lambda part: save_file(tensors, part, metadata=metadata))
+
+    def load_checkpoint(self):
+        """The tensors (on the CPU) and the state of the last checkpoint, or None if there is none yet."""
+        path = self.folder / "checkpoint.safetensors"
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return tensors, json.loads(file.metadata()["state"])
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{path} cannot be read ({error}). Delete it to train again from the start.") from error
+
+
+def open_run(folder, parameters):
+    """Start a run in a folder, or return to it: the folder is made if missing.
+
+    Parameters
+    ----------
+    folder : path
+    parameters : dict
+        Everything that decides the outcome, the seed among it: words, numbers, booleans, None, paths and lists or
+        dicts of those.
+
+    Raises
+    ------
+    RunError
+        If the folder holds a run with other parameters; the message names each that differs.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = open_run(folder, {"network": "D", "seed": 7})
+    ...     sorted(path.name for path in run.folder.iterdir())
+    ['parameters.json']
+    """
+    folder, parameters = Path(folder), _plain(parameters)
+    path = folder / "parameters.json"
+    if path.is_file():
+        refuse_other_parameters(_read(path)["parameters"], parameters, path)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"parameters": parameters, **environment()}, indent=2) + "\n"
+        _replace(path, lambda part: part.write_text(text, encoding="utf-8"))
+    return Run(folder, parameters)
+
+
+def refuse_other_parameters(stored, given, where):
+    """Raise a RunError that names every parameter in which `given` differs from `stored`, if any does."""
+    given, absent = _plain(given), object()
+    told = [
+        f"{name} is {_told(given, name)}, but this run was started with {_told(stored, name)}"
+        for name in dict.fromkeys([*stored, *given])
+        if stored.get(name, absent) != given.get(name, absent)
+    ]
+    if told:
+        raise RunError(
+            f"{where}: {'; '.join(told)}. Give the same parameters to go on with it, or choose another folder."
+        )
+
+
+def environment():
+    """Versions and hardware: what else a result may depend on. Nothing in it names the machine or its user."""
+    hardware = {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cpus": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    versions = {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}}
+    return {"versions": versions, "hardware": hardware}
+
+
+def _version(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _told(parameters, name):
+    return repr(parameters[name]) if name in parameters else "not given"
+
+
+def _plain(value):
+    """The value as JSON gives it back: tuples become lists, numpy numbers plain ones, paths text."""
+    return json.loads(json.dumps(value, default=lambda other: other.item() if hasattr(other, "item") else str(other)))
+
+
+def _read(path):
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["parameters"].keys()
+        return content
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} cannot be read ({error}). Choose another folder, or delete this one.") from error
+
+
+def _replace(path, write):
+    """Let `write` fill a file beside `path`, then put it in its place in one step."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

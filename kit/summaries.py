@@ -1,0 +1,177 @@
+"""What the scans of a cohort add up to: pooled rates, recall by lesion size, and intervals."""
+
+from itertools import pairwise
+from math import inf, nan, sqrt
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+
+SIZE_CLASSES_MM = (0, 2, 3, 4, 5, 7, 10, 15, inf)
+
+
+def summarise(table, by=("threshold", "min_volume_mm3")):
+    """Pool the rows of several scans: counts are added up first and divided afterwards.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of `sweep` from several scans, one row a scan within each group.
+    by : sequence of str
+        Columns that tell the groups apart; name the network's column as well where there is one.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a group: the columns of `by`, scans, tp, fn, fp, recall, precision, fp_per_scan, fp_per_slice, dice
+        (mean over the scans that have lesions) and dice_healthy (mean over all). NaN where a denominator is 0.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"threshold": 0.5, "min_volume_mm3": 0, "tp": [2, 1], "fn": [0, 1], "fp": [3, 5],
+    ...                      "dice": [0.8, 0.4], "dice_healthy": [1.0, 1.0], "slices": [160, 160]})
+    >>> summarise(rows)[["scans", "recall", "fp_per_scan", "fp_per_slice", "dice"]].round(3).values.tolist()
+    [[2.0, 0.75, 4.0, 0.025, 0.6]]
+    """
+    by = list(by)
+    table = table.assign(scans=1, dice=table.dice.where(table.tp + table.fn > 0))
+    groups = table.groupby(by)
+    total = groups[["scans", "tp", "fn", "fp", "slices"]].sum()
+    rates = {
+        "recall": total.tp / (total.tp + total.fn),
+        "precision": total.tp / (total.tp + total.fp),
+        "fp_per_scan": total.fp / total.scans,
+        "fp_per_slice": total.fp / total.slices,
+    }
+    return total.drop(columns="slices").assign(**rates).join(groups[["dice", "dice_healthy"]].mean()).reset_index()
+
+
+def recall_by_size(lesions, edges_mm=SIZE_CLASSES_MM, size="diameter_mm", confidence=0.95):
+    """Return the recall of lesions class by class of size.
+
+    Parameters
+    ----------
+    lesions : pandas.DataFrame
+        `Detection.truth` of one scan, or of several scans one below the other.
+    edges_mm : sequence of float
+        A class goes from one edge up to the next, which belongs to the class above.
+    size : str
+        The column to sort by: diameter_mm, or size_mm as in the thesis' figures.
+    confidence : float
+        Of the interval, by `wilson_interval`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a class: from_mm, to_mm, lesions, found, recall, low, high; NaN in a class without lesions.
+
+    Examples
+    --------
+    >>> lesions = pd.DataFrame({"diameter_mm": [2.0, 4.5, 6.0], "found": [False, True, True]})
+    >>> recall_by_size(lesions, (0, 4.5, 10))[["lesions", "found", "recall"]].values.tolist()
+    [[1.0, 0.0, 0.0], [2.0, 2.0, 1.0]]
+    """
+    rows = []
+    for first, stop in pairwise(edges_mm):
+        found = lesions.found[(lesions[size] >= first) & (lesions[size] < stop)]
+        low, high = wilson_interval(found.sum(), len(found), confidence)
+        counts = {"lesions": len(found), "found": int(found.sum()), "recall": _ratio(found.sum(), len(found))}
+        rows.append({"from_mm": first, "to_mm": stop, **counts, "low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def pooled_recall(table):
+    """Return the recall over all rows of a `sweep` table, NaN without lesions; a statistic for `bootstrap_interval`.
+
+    Examples
+    --------
+    >>> pooled_recall(pd.DataFrame({"tp": [2, 1], "fn": [0, 1]}))
+    0.75
+    """
+    return _ratio(table.tp.sum(), table.tp.sum() + table.fn.sum())
+
+
+def pooled_precision(table):
+    """Return the precision over all rows of a `sweep` table, NaN without predictions; else as `pooled_recall`.
+
+    Examples
+    --------
+    >>> pooled_precision(pd.DataFrame({"tp": [2, 1], "fp": [0, 3]}))
+    0.5
+    """
+    return _ratio(table.tp.sum(), table.tp.sum() + table.fp.sum())
+
+
+def wilson_interval(successes, trials, confidence=0.95):
+    """Return the Wilson score interval of a proportion, for independent trials.
+
+    Lesions of one patient are not independent: `bootstrap_interval` is the one that takes that into account.
+
+    Parameters
+    ----------
+    successes, trials : int
+    confidence : float
+
+    Returns
+    -------
+    (float, float)
+        Within [0, 1]; NaN without trials.
+
+    References
+    ----------
+    E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927) 209-212.
+
+    Examples
+    --------
+    >>> [round(limit, 3) for limit in wilson_interval(105, 122)]
+    [0.788, 0.911]
+    """
+    if trials == 0:
+        return nan, nan
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    rate, weight = successes / trials, z**2 / trials
+    middle = (rate + weight / 2) / (1 + weight)
+    reach = z / (1 + weight) * sqrt(rate * (1 - rate) / trials + weight / (4 * trials))
+    return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
+
+
+def bootstrap_interval(table, statistic, *, cluster="patient_id", draws=2000, confidence=0.95, seed=0):
+    """Return the percentile interval of a statistic, drawing whole patients with replacement.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row a scan, with the column `cluster`.
+    statistic : callable
+        From such a table to a float, e.g. `pooled_recall`. Draws where it is NaN are left out.
+    cluster : str
+        Rows with the same value are drawn together.
+    draws : int
+    confidence : float
+    seed : int
+
+    Returns
+    -------
+    (float, float)
+        NaN where the statistic is NaN in every draw.
+
+    Examples
+    --------
+    >>> scans = pd.DataFrame({"patient_id": ["a", "a", "b", "c"], "tp": [2, 1, 4, 1], "fn": [1, 0, 0, 1]})
+    >>> low, high = bootstrap_interval(scans, pooled_recall, draws=200)
+    >>> 0.5 <= low < pooled_recall(scans) < high <= 1
+    True
+    """
+    rng = np.random.default_rng(seed)
+    rows = list(table.groupby(cluster).indices.values())  # positions of each patient's rows
+    picks = rng.integers(len(rows), size=(draws, len(rows)))
+    values = np.array([statistic(table.iloc[np.concatenate([rows[i] for i in pick])]) for pick in picks])
+    values = values[~np.isnan(values)]
+    if values.size == 0:
+        return nan, nan
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def _ratio(part, whole):
+    return float(part / whole) if whole else nan

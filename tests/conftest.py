@@ -1,0 +1,33 @@
+"""What several tests share: files written on the spot, and outside data where a machine has it."""
+
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+OUTSIDE = "KIT_SHARED_DATA"  # environment variable: a folder with scans/, healthy/ and awkward/
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """Folder of real and awkward files that do not belong to the project; tests that need it skip without it."""
+    folder = Path(os.environ.get(OUTSIDE) or Path(__file__).parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no outside data at {folder}; {OUTSIDE} may name its folder")
+    return folder
+
+
+@pytest.fixture
+def write_image(tmp_path):
+    """`write_image(name, array, affine=identity)`: a NIfTI file with sform and qform in a temporary folder."""
+
+    def write(name, array, affine=None, kind=nib.Nifti1Image):
+        image = kind(np.asarray(array), np.eye(4) if affine is None else affine)
+        image.set_sform(image.affine, code=1)
+        image.set_qform(image.affine, code=1)
+        nib.save(image, tmp_path / name)
+        return tmp_path / name
+
+    return write

@@ -1,0 +1,116 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+from kit.metrics import detect, sweep
+from kit.summaries import (
+    bootstrap_interval,
+    pooled_precision,
+    pooled_recall,
+    recall_by_size,
+    summarise,
+    wilson_interval,
+)
+
+SPACING = (2.0, 0.8, 1.1)
+
+
+def two_scans():
+    """Sweeps of two scans of different height, one of them without lesion."""
+    rng = np.random.default_rng(5)
+    truth = rng.random((6, 9, 8)) < 0.02
+    lesion_free = np.zeros((4, 9, 8), bool)
+    tables = [sweep(rng.random(t.shape) ** 6, t, (0.3, 0.6), (0, 3), spacing_mm=SPACING) for t in (truth, lesion_free)]
+    return [table.assign(network=network) for network in "AD" for table in tables]
+
+
+def test_summarise_adds_counts_first_and_divides_afterwards():
+    first, second = tables = two_scans()[:2]
+    pooled = summarise(pd.concat(tables))
+    for i, row in pooled.iterrows():
+        one, other = first.iloc[i], second.iloc[i]
+        assert (row.threshold, row.min_volume_mm3, row.scans) == (one.threshold, one.min_volume_mm3, 2)
+        assert row.recall == one.tp / (one.tp + one.fn)
+        assert row.precision == (one.tp + other.tp) / (one.tp + other.tp + one.fp + other.fp)
+        assert row.fp_per_scan == (one.fp + other.fp) / 2
+        assert row.fp_per_slice == (one.fp + other.fp) / 10
+        assert row.dice == one.dice  # the second scan has no lesion
+        assert row.dice_healthy == pytest.approx((one.dice_healthy + other.dice_healthy) / 2)
+
+
+def test_summarise_keeps_networks_apart_when_told_to():
+    pooled = summarise(pd.concat(two_scans()), by=("network", "threshold", "min_volume_mm3"))
+    assert pooled.network.tolist() == ["A"] * 4 + ["D"] * 4
+    assert (pooled.scans == 2).all()
+
+
+def test_rates_without_denominator_are_nan():
+    empty = np.zeros((3, 4, 5))
+    pooled = summarise(sweep(empty, empty, (0.5,), (0,))).iloc[0]
+    assert np.isnan([pooled.recall, pooled.precision, pooled.dice]).all()
+    assert (pooled.fp_per_scan, pooled.dice_healthy) == (0, 1)
+    assert np.isnan(pooled_recall(pd.DataFrame({"tp": [0], "fn": [0]})))
+    assert np.isnan(pooled_precision(pd.DataFrame({"tp": [0], "fp": [0]})))
+
+
+def test_recall_by_size_puts_an_edge_into_the_class_above_and_loses_nobody():
+    lesions = pd.DataFrame({"diameter_mm": [1, 2, 2.9, 3, 40], "found": [False, False, True, True, True]})
+    classes = recall_by_size(lesions, (0, 2, 3, np.inf))
+    assert classes.lesions.tolist() == [1, 2, 2]
+    assert classes.found.tolist() == [0, 1, 2]
+    assert classes.recall.tolist() == [0, 0.5, 1]
+    assert (classes.low[1], classes.high[1]) == wilson_interval(1, 2)
+
+
+def test_recall_by_size_of_an_empty_class_is_nan():
+    classes = recall_by_size(pd.DataFrame({"diameter_mm": [1.0], "found": [True]}), (0, 2, 3))
+    assert classes.loc[1, ["recall", "low", "high"]].isna().all()
+
+
+def test_recall_by_size_reads_the_lesions_of_a_detection():
+    truth = np.zeros((3, 12, 12), bool)
+    truth[1, 1, 1] = truth[1, 6:10, 6:10] = True
+    found = detect(truth * (np.arange(12) > 4), truth, spacing_mm=SPACING)
+    assert found.truth.size_mm.tolist() == pytest.approx([1.207, 3.042], abs=1e-3)
+    assert recall_by_size(found.truth, (0, 3, np.inf), size="size_mm").recall.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 7), (7, 7), (1, 1), (105, 122), (3, 1000)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_wilson_interval_agrees_with_scipy(successes, trials, confidence):
+    expected = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    assert wilson_interval(successes, trials, confidence) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_wilson_interval_without_trials_is_nan():
+    assert np.isnan(wilson_interval(0, 0)).all()
+
+
+def test_the_bootstrap_draws_a_patients_scans_together():
+    scans = pd.DataFrame({"patient_id": ["a"] * 3 + ["b"], "tp": [1, 2, 3, 0], "fn": [5, 5, 5, 5]})
+    drawn = []
+    bootstrap_interval(scans, lambda table: drawn.append(sorted(table.tp)) or 0.0, draws=50)
+    assert {tuple(tps) for tps in drawn} == {(0, 0), (0, 1, 2, 3), (1, 1, 2, 2, 3, 3)}
+
+
+def test_the_bootstrap_gives_the_same_interval_for_the_same_seed():
+    scans = pd.DataFrame({"patient_id": range(9), "tp": range(9), "fn": [4] * 9})
+    first, again, other = (bootstrap_interval(scans, pooled_recall, draws=100, seed=seed) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_the_bootstrap_is_as_wide_as_theory_says():
+    rng = np.random.default_rng(0)
+    scans = pd.DataFrame({"patient_id": range(200), "tp": rng.integers(0, 2, 200)}).assign(fn=lambda t: 1 - t.tp)
+    rate = pooled_recall(scans)
+    reach = 1.96 * np.sqrt(rate * (1 - rate) / 200)
+    assert bootstrap_interval(scans, pooled_recall, draws=1000) == pytest.approx(
+        (rate - reach, rate + reach), abs=0.015
+    )
+
+
+def test_bootstrap_draws_without_a_value_are_left_out():
+    scans = pd.DataFrame({"patient_id": ["a", "b"], "tp": [1, 0], "fn": [1, 0]})
+    assert bootstrap_interval(scans, pooled_recall, draws=50) == (0.5, 0.5)
+    assert np.isnan(bootstrap_interval(scans[1:], pooled_recall, draws=5)).all()
