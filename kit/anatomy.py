@@ -42,7 +42,8 @@ MIDLINE_VESSELS = (
     ("pituitary", 4.0, 3.5, [(-3, 4, -32), (3, 4, -32)]),
 )
 SIDE_VESSELS = (
-    ("transverse sinus", 4.0, 3.5, [(0, -103, 2), (24, -98, -6), (46, -78, -18), (56, -52, -28), (50, -44, -44), (44, -42, -62)]),
+    ("transverse sinus", 4.0, 3.5,
+     [(0, -103, 2), (24, -98, -6), (46, -78, -18), (56, -52, -28), (50, -44, -44), (44, -42, -62)]),
     ("internal carotid", 2.4, 2.2, [(22, -4, -66), (20, 0, -46), (14, 2, -34), (15, 6, -20)]),
     ("middle cerebral", 1.7, 1.0, [(15, 4, -18), (30, 4, -18), (41, 2, -12), (44, -12, 2), (42, -28, 16)]),
     ("middle cerebral, lower", 1.4, 0.9, [(39, 4, -14), (46, -2, -12), (48, -20, -6), (52, -38, 4)]),
@@ -120,7 +121,7 @@ def smooth_field(rng, shape, scale):
     """
     field = rng.standard_normal([n // scale + 4 for n in shape], dtype=np.float32)
     for n in shape:  # contracts the first axis and appends it, three times: the order comes out right
-        field = np.tensordot(field, _cubic_basis(n, scale), (0, 1))
+        field = np.einsum("abc,na->bcn", field, _cubic_basis(n, scale))  # no BLAS: its threads change last bits
     return 3 * field  # 3: one over the mean root sum of squares of the basis
 
 

@@ -4,11 +4,11 @@ Neighbouring patches overlap almost wholly, so each layer is computed once per s
 
 - An unpadded convolution does not know where a patch ends: it runs over the whole slice.
 - Pooling with stride 2 keeps every second line of *its patch*, and which lines these are differs from voxel to voxel.
-  Max-pooling fragments (Masci et al. 2013) keep all the choices, on the batch axis; one that was cut at (1, 0):
+  Max-pooling fragments (Masci et al. 2013) keep all four choices, one beside the other on the batch axis:
 
-      a b c d e f        a c e    b d f        A patch then lies within one fragment, undilated; its
-      g h i j k l   ->   m o q    n p r        voxel's row and column, modulo the strides, say in which.
-      m n o p q r        g i k    h j l
+      a b c d e f        a c e    b d f        The patches of one voxel in four lie wholly within one
+      g h i j k l   ->   m o q    n p r        fragment, undilated; a voxel's row and column, modulo the
+      m n o p q r        g i k    h j l        stride, say in which.
       s t u v w x        s u w    t v x
 
 - From the first zero-padded convolution on, what the patch's border does is part of the function. The maps are tiny

@@ -10,6 +10,7 @@ Each scan has a folder of its own, so that a run that was stopped goes on with t
 
 from __future__ import annotations
 
+import ast
 import os
 import time
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from kit.models import build, load_weights, weights_metadata
 from kit.volume import foreground, load_mask, load_scan, normalise, save_map
 
 PARTITION_MARGIN_MM = 5.0
+TUPLES = {"centre": ast.literal_eval, "box": ast.literal_eval}  # how a CSV file's cells become what they were
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def search_region(scan, row):
 
 
 def partitions(scan, row, *, margin_mm=PARTITION_MARGIN_MM, seed=0):
-    """The sampled evaluation's voxels: a box around every lesion, and as many boxes of the same sizes in healthy tissue.
+    """The sampled evaluation's voxels: a box around every lesion, and boxes of the same sizes in healthy tissue.
 
     The thesis (section 5.1.2) does not give the size of its partitions. A margin of 5 mm is close to what its figures
     imply: network D has 34 false positives in the partitions and 4068 in the whole scans, so that the partitions are
@@ -114,7 +116,8 @@ def partitions(scan, row, *, margin_mm=PARTITION_MARGIN_MM, seed=0):
         Empty for a scan without lesion.
     """
     rng = np.random.default_rng([seed, *row["scan_id"].encode()])
-    boxes = [_grow(box, margin_mm / np.asarray(scan.spacing_mm)) for box in lesion_table(scan.label, scan.spacing_mm).box]
+    margin = margin_mm / np.asarray(scan.spacing_mm)
+    boxes = [_grow(box, margin) for box in lesion_table(scan.label, scan.spacing_mm).box]
     mask, healthy = np.zeros(scan.label.shape, bool), search_region(scan, row) & ~scan.label
     for box in boxes:
         _fill(mask, box)
@@ -167,7 +170,7 @@ def _write(table, path):
 def _gather(rows, folder, name):
     tables = []
     for row in rows:
-        table = pd.read_csv(Path(folder) / row["scan_id"] / f"{name}.csv", float_precision="round_trip")
+        table = pd.read_csv(Path(folder) / row["scan_id"] / f"{name}.csv", converters=TUPLES)
         table.insert(0, "scan_id", row["scan_id"])
         table.insert(1, "patient_id", row["patient_id"])
         tables.append(table)

@@ -76,6 +76,16 @@ def read_mask(path, grid=None) -> np.ndarray:
     return np.array(from_file_axes(voxels != 0, affine), order="C")
 
 
+def read_map(path, grid=None) -> np.ndarray:
+    """A probability map as float32 `(slice, row, column)`; ScanError as for labels, and for values outside [0, 1]."""
+    voxels, affine = _on_grid(path, grid)
+    if not (voxels.min() >= 0 and voxels.max() <= 1):  # NaN fails both
+        raise ScanError(
+            f"{path}: values from {voxels.min():g} to {voxels.max():g} are no probabilities; give a map within [0, 1]"
+        )
+    return np.array(from_file_axes(voxels, affine), dtype=np.float32, order="C")
+
+
 def _open(path):
     """The image behind a path, its data not read yet."""
     if not Path(path).is_file():

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from kit.grid import Grid, frame, resample, resampled_frame, spacing, to_file_axes
-from kit.scanfile import SPACING_MM, ScanError, read_image, read_label, read_mask
+from kit.scanfile import SPACING_MM, ScanError, read_image, read_label, read_map, read_mask
 
 AIR = 0.15  # of the way from the minimum to bright tissue: under it lies air; Rician noise of 4 % reaches there
 FLAT_AIR = 0.97  # so many of the voxels under AIR at the very minimum: the background has no noise (skull-stripped)
@@ -79,6 +79,12 @@ def load_mask(path, scan) -> np.ndarray:
     """Read a mask (any voxel that is not 0) onto a scan's `(slice, row, column)` grid, as bool; ScanError as above."""
     mask = read_mask(path, scan.grid)
     return resample(mask, spacing(frame(scan.grid)[1]), scan.image.shape, scan.spacing_mm)
+
+
+def load_map(path, scan) -> np.ndarray:
+    """Read a probability map onto a scan's `(slice, row, column)` grid, as float32 in [0, 1]; ScanError as above."""
+    probability = read_map(path, scan.grid)
+    return resample(probability, spacing(frame(scan.grid)[1]), scan.image.shape, scan.spacing_mm)
 
 
 def save_map(array, scan, path) -> None:

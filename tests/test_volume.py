@@ -17,6 +17,7 @@ from kit.volume import (
     check_scan,
     foreground,
     intensity_statistics,
+    load_map,
     load_mask,
     load_scan,
     normalise,
@@ -560,3 +561,13 @@ def test_foreground_of_real_scans_is_as_large_as_a_head(name, low, high, shared_
     assert low < head.mean() < high
     assert head[tuple(n // 2 for n in image.shape)]
     assert not head[:, 0, 0].any()
+
+
+def test_a_map_that_was_saved_is_read_back_and_other_numbers_are_refused(write_image, tmp_path):
+    path = write_image("scan.nii.gz", np.arange(120, dtype="f4").reshape(4, 5, 6), np.diag([-1.0, 1, 1, 1]))
+    scan = load_scan(path)
+    probability = (scan.image / 200).astype(np.float32)
+    save_map(probability, scan, tmp_path / "map.nii.gz")
+    np.testing.assert_array_equal(load_map(tmp_path / "map.nii.gz", scan), probability)
+    with pytest.raises(ScanError, match=r"values from 0 to 119 are no probabilities"):
+        load_map(path, scan)

@@ -1,0 +1,312 @@
+"""Every figure of the notebooks: each function draws on the axes it is given and returns them.
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 5))
+    show_slice(axes[0], scan.image[80], scan.label[80], window=window_of(scan.image))
+    precision_recall(axes[1], summary[summary.min_volume_mm3 == 0], label="D")
+
+Slices are drawn as radiologists look at them: nose up, the patient's right on the left. Colours are Okabe and Ito's.
+"""
+
+import numpy as np
+from matplotlib.collections import LineCollection
+from matplotlib.ticker import MaxNLocator
+from scipy.ndimage import gaussian_filter
+
+from kit.cohort import crop
+from kit.volume import foreground
+
+BLUE, SKY, GREEN, ORANGE, RED, GREY = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "0.45"
+KIND_COLOURS = {"tube": GREEN, "blob": ORANGE}
+LIGHT = np.array([0.8, -0.45, -0.4])  # towards the lamp: (slice, row, column), length 1
+COARSE_VOXELS = 27  # below it sigma_r says more of the grid than of the lesion
+
+
+# ----------------------------------------------------------------------------------------------------------- slices
+
+
+def show_slice(ax, image_slice, label=None, probability=None, *, window=None, title=None, threshold=0.2):
+    """Draw a slice in grey, the label's outline over it, and the probability as heat where it reaches a threshold.
+
+    Parameters
+    ----------
+    image_slice, label, probability : (row, column) arrays
+        `label` is bool, `probability` in [0, 1].
+    window : (low, high), optional
+        Intensities shown black and white; of the slice itself by default, see `window_of`.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> show_slice(Figure().subplots(), np.eye(9), np.eye(9) > 0, title="diagonal").get_title()
+    'diagonal'
+    """
+    low, high = window_of(image_slice) if window is None else window
+    ax.imshow(image_slice, cmap="gray", vmin=low, vmax=high)
+    if probability is not None:
+        heat = np.ma.masked_less(probability, threshold)
+        ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.6, interpolation="nearest")
+    if label is not None:
+        ax.add_collection(LineCollection(_outline(np.asarray(label) > 0), colors=SKY, linewidths=1))
+    ax.set_title(title or "", fontsize=9)
+    ax.set_axis_off()
+    return ax
+
+
+def window_of(image, percentiles=(1, 99.7)):
+    """The display window (low, high) of a scan or slice: percentiles of its foreground, whatever its units.
+
+    Examples
+    --------
+    >>> head = np.zeros((4, 20, 20))
+    >>> head[:, 5:15, 5:15] = np.arange(100).reshape(10, 10)
+    >>> window_of(head)[1] > 90
+    True
+    """
+    volume = np.asarray(image)[None] if np.ndim(image) == 2 else np.asarray(image)
+    volume = volume[tuple(slice(None, None, 2 if size > 64 else 1) for size in volume.shape)]
+    inside = volume[foreground(volume)]
+    low, high = np.percentile(inside, percentiles) if inside.size else (volume.min(), volume.max())
+    return float(low), float(high if high > low else low + 1)
+
+
+def finding_crops(axes, image, centres, *, titles=(), half=24, label=None, probability=None, window=None):
+    """Draw an axial crop around each centre, the same window for all: what was found, missed or invented.
+
+    Parameters
+    ----------
+    axes : array of Axes
+        Those without a centre stay empty.
+    image, label, probability : (slice, row, column) arrays
+    centres : sequence of (slice, row, column) float
+    titles : sequence of str
+    half : int
+        A crop is 2 * half + 1 voxels wide; beyond the scan there is air.
+    """
+    axes = np.ravel(axes)
+    window = window_of(image) if window is None else window
+    titles = [*titles, *[""] * len(axes)]
+    for ax, centre, title in zip(axes, centres, titles, strict=False):
+        layers = (
+            None if layer is None else crop(layer, centre, (0, half, half))[0] for layer in (image, label, probability)
+        )
+        show_slice(ax, *layers, window=window, title=title)
+    for ax in axes[len(centres) :]:
+        ax.set_axis_off()
+    return axes
+
+
+def three_planes(axes, image, label=None, *, window=None, title=""):
+    """Draw the axial, coronal and sagittal plane through the middle of a box (see `kit.cohort.crop`), head up."""
+    middle = [size // 2 for size in image.shape]
+    for ax, axis, name in zip(axes, range(3), ("axial", "coronal", "sagittal"), strict=True):
+        planes = (None if box is None else np.take(box, middle[axis], axis) for box in (image, label))
+        show_slice(ax, *planes, window=window, title=f"{title}\n{name}" if axis == 0 else f"\n{name}")
+        if axis:
+            ax.invert_yaxis()  # slices run from the neck upwards
+    return axes
+
+
+# ---------------------------------------------------------------------------------------------------------- lesions
+
+
+def lesion_size_histogram(ax, lesions):
+    """Draw how large lesions are (Fig. 5.2a); the small ones of the thesis' 38 % are orange."""
+    sizes = lesions.size_mm.to_numpy(float)
+    bins = np.arange(0, max(sizes.max(initial=0), 5) + 1)
+    ax.hist([sizes[sizes < 5], sizes[sizes >= 5]], bins, stacked=True, color=[ORANGE, BLUE], edgecolor="white")
+    share = f" ({(sizes < 5).mean():.0%})" if sizes.size else ""
+    ax.legend([f"below 5 mm{share}", "5 mm and more"])
+    return _labelled(ax, "Lesion size", "size: cube root of the volume (mm)", "lesions")
+
+
+def shape_complexity_histogram(ax, lesions):
+    """Draw the distribution of sigma_r (Fig. 5.2b), with the lesions that are too small for it in grey."""
+    known, coarse = _shapes(lesions)
+    bins = np.linspace(0, max(known.sigma_r.max(), 0.4) if len(known) else 0.4, 21)
+    ax.hist(
+        [known.sigma_r[coarse], known.sigma_r[~coarse]], bins, stacked=True, color=["0.75", BLUE], edgecolor="white"
+    )
+    ax.legend([f"below {COARSE_VOXELS} voxels", f"{COARSE_VOXELS} voxels and more"])
+    return _labelled(ax, "Shape complexity", r"$\sigma_r$ (0: sphere)", "lesions")
+
+
+def shape_against_size(ax, lesions):
+    """Draw sigma_r over the size of a lesion (Fig. 5.2c)."""
+    known, coarse = _shapes(lesions)
+    ax.scatter(known.size_mm[coarse], known.sigma_r[coarse], s=22, facecolors="none", edgecolors=GREY)
+    ax.scatter(known.size_mm[~coarse], known.sigma_r[~coarse], s=22, color=BLUE, alpha=0.7)
+    ax.legend([f"below {COARSE_VOXELS} voxels", f"{COARSE_VOXELS} voxels and more"])
+    ax.set_ylim(bottom=0)
+    return _labelled(ax, "Shape against size", "size: cube root of the volume (mm)", r"$\sigma_r$")
+
+
+def shape_gallery(axes, labels, sigma_r, titles=()):
+    """Draw the surfaces of lesions, lit from above and seen from the top of the head, with sigma_r (Fig. 5.3).
+
+    Parameters
+    ----------
+    axes : array of Axes
+    labels : sequence of (slice, row, column) bool arrays
+        Boxes of any size around one lesion each; every lesion fills its axes.
+    sigma_r : sequence of float
+    """
+    axes = np.ravel(axes)
+    titles = [*titles, *[""] * len(axes)]
+    for ax, label, value, title in zip(axes, labels, sigma_r, titles, strict=False):
+        picture = _lit_surface(label)
+        ax.imshow(picture, cmap="bone", vmin=0, vmax=1)
+        rows, columns = picture.shape
+        reach = max(rows, columns) / 2
+        ax.set(xlim=(columns / 2 - reach, columns / 2 + reach), ylim=(rows / 2 + reach, rows / 2 - reach))
+        ax.set_title(f"$\\sigma_r$ = {value:.2f}{title}", fontsize=9)
+    for ax in axes:
+        ax.set_axis_off()
+    return axes
+
+
+def contrast_against_size(ax, lesions):
+    """Draw a lesion's rim and its core over its diameter, in relative intensity."""
+    ax.scatter(lesions.diameter_mm, lesions.rim, s=22, color=RED, label="rim (90th percentile)")
+    ax.scatter(lesions.diameter_mm, lesions.core, s=22, facecolors="none", edgecolors=BLUE, label="core")
+    ax.vlines(lesions.diameter_mm, lesions.core, lesions.rim, colors="0.8", zorder=0)
+    ax.axhline(1, color=GREY, linewidth=1, linestyle=":")
+    ax.legend()
+    return _labelled(ax, "Lesions", "diameter (mm)", "intensity (median of the head = 1)")
+
+
+def brightness_of_kinds(ax, places):
+    """Draw how bright look-alikes are: `brightness` by `kind`, from `kit.lookalikes.look_alikes`, lying on its side."""
+    kinds = [kind for kind in KIND_COLOURS if (places.kind == kind).any()]
+    values = [places.brightness[places.kind == kind] for kind in kinds]
+    ax.hist(
+        values, 15, stacked=True, orientation="horizontal", color=[KIND_COLOURS[kind] for kind in kinds], label=kinds
+    )
+    if kinds:
+        ax.legend()
+    return _labelled(ax, "Look-alikes", "places", "")
+
+
+def intensity_per_slice(ax, mean, sd):
+    """Draw mean and s.d. of the head's intensity from slice to slice (Fig. 7.1)."""
+    ax.plot(mean, color=BLUE, label="mean")
+    ax.plot(sd, color=GREEN, label="s.d.")
+    ax.set_ylim(bottom=0)
+    ax.legend()
+    return _labelled(
+        ax, "Head voxels, slice by slice", "slice, from the neck upwards", "intensity (median of the head = 1)"
+    )
+
+
+# ------------------------------------------------------------------------------------------- training and detection
+
+
+def training_curves(axes, history):
+    """Draw loss (first axes) and accuracy, recall, precision (second) over the patches visited.
+
+    Parameters
+    ----------
+    axes : pair of Axes
+    history : pandas.DataFrame
+        From `kit.training.train`. Dotted lines: the learning rate was divided before the epoch that ends there.
+    """
+    visited = history.patches_visited
+    rates = {"accuracy": BLUE, "recall": GREEN, "precision": ORANGE}
+    axes[0].plot(visited, history.train_loss, "o--", color=GREY, markersize=4, label="training")
+    axes[0].plot(visited, history.validation_loss, "o-", color=BLUE, markersize=4, label="validation")
+    axes[1].plot(visited, 100 * history.train_accuracy, "o--", color=GREY, markersize=4, label="training accuracy")
+    for name, colour in rates.items():
+        axes[1].plot(visited, 100 * history[f"validation_{name}"], "o-", color=colour, markersize=4, label=name)
+    for ax, title, unit in zip(axes, ("Loss", "Balanced patches"), ("cross entropy", "%"), strict=True):
+        for drop in visited[history.learning_rate.diff() < 0]:
+            ax.axvline(drop, color=GREY, linestyle=":", linewidth=1)
+        ax.set_xlim(left=0)
+        ax.legend()
+        _labelled(ax, title, "patches visited", unit)
+    return axes
+
+
+def precision_recall(ax, summary, *, label=None, mark=(0.5,)):
+    """Draw precision over recall, one point a threshold (Fig. 6.1).
+
+    Parameters
+    ----------
+    summary : pandas.DataFrame
+        From `kit.summaries.summarise`, the rows of one minimum volume.
+    mark : sequence of float
+        Thresholds that are written beside their points.
+
+    Raises
+    ------
+    ValueError
+        If a threshold comes twice: rows of several minimum volumes or networks would make one curve.
+    """
+    if summary.threshold.duplicated().any():
+        raise ValueError("summary has a threshold twice; give the rows of one min_volume_mm3 and one network")
+    curve = summary.sort_values("threshold")
+    (line,) = ax.plot(100 * curve.recall, 100 * curve.precision, "o-", markersize=3, label=label)
+    for point in curve[[bool(np.isclose(mark, threshold).any()) for threshold in curve.threshold]].itertuples():
+        at = (100 * point.recall, 100 * point.precision)
+        ax.plot(*at, "o", color=line.get_color(), markersize=7)
+        ax.annotate(f"θ {point.threshold:g}", at, (6, 6), textcoords="offset points", fontsize=8)
+    ax.set(xlim=(0, 102), ylim=(0, 102))
+    return _labelled(ax, "Precision and recall", "recall (%)", "precision (%)")
+
+
+def published_point(ax, recall, precision, label):
+    """Draw a figure of the thesis, rates in [0, 1], as a star beside measured curves."""
+    ax.plot(100 * recall, 100 * precision, "*", color="black", markersize=11)
+    ax.annotate(label, (100 * recall, 100 * precision), (-7, 7), textcoords="offset points", ha="right", fontsize=8)
+    return ax
+
+
+def recall_over_size(ax, table):
+    """Draw recall by class of size with 95 % intervals and the number of lesions, from `kit.summaries.recall_by_size`."""
+    names = [f"{a:g}–{b:g}" if np.isfinite(b) else f"≥ {a:g}" for a, b in zip(table.from_mm, table.to_mm, strict=True)]
+    for at, row in enumerate(table.itertuples()):
+        ax.text(at, 104, f"n = {row.lesions}", ha="center", fontsize=8)
+        if row.lesions:
+            reach = [[100 * (row.recall - row.low)], [100 * (row.high - row.recall)]]
+            ax.errorbar(at, 100 * row.recall, np.maximum(reach, 0), fmt="o", color=BLUE, capsize=4)
+    ax.set_xticks(range(len(names)), names)
+    ax.set(xlim=(-0.6, len(names) - 0.4), ylim=(-3, 112))
+    return _labelled(ax, "Recall by lesion size", "diameter (mm)", "recall (%)")
+
+
+# ---------------------------------------------------------------------------------------------------------- helpers
+
+
+def _labelled(ax, title, x, y):
+    ax.set(title=title, xlabel=x, ylabel=y)
+    for axis, name in ((ax.xaxis, x), (ax.yaxis, y)):
+        if name in ("lesions", "places"):
+            axis.set_major_locator(MaxNLocator(integer=True))
+    return ax
+
+
+def _outline(mask):
+    """The edges ((x, y), (x, y)) between pixels of a mask and others: a label is drawn as it is, pixel by pixel."""
+    padded = np.pad(mask, 1)
+    row, column = np.nonzero(padded[1:-1, 1:] != padded[1:-1, :-1])
+    upright = np.array([(column - 0.5, row - 0.5), (column - 0.5, row + 0.5)])
+    row, column = np.nonzero(padded[1:, 1:-1] != padded[:-1, 1:-1])
+    level = np.array([(column - 0.5, row - 0.5), (column + 0.5, row - 0.5)])
+    return np.concatenate([upright, level], axis=2).transpose(2, 0, 1)  # (edge, end, x y)
+
+
+def _shapes(lesions):
+    known = lesions[lesions.sigma_r.notna()]
+    return known, known.voxels < COARSE_VOXELS
+
+
+def _lit_surface(label):
+    """A lesion's upper surface in light from the front and left: (row, column) in [0, 1], masked beside it.
+
+    One pixel a voxel, so that the eye sees how coarse a small shape is; only the light is smooth.
+    """
+    box = tuple(slice(places.min(), places.max() + 1) for places in np.nonzero(label))
+    solid = np.pad(label[box], 2)
+    top = len(solid) - 1 - np.argmax(solid[::-1], axis=0)  # (row, column), the highest voxel
+    slopes = np.gradient(-gaussian_filter(solid.astype(np.float32), 1))
+    normal = np.stack([np.take_along_axis(slope, top[None], axis=0)[0] for slope in slopes])  # (3, row, column)
+    light = np.tensordot(LIGHT, normal, 1) / np.maximum(np.linalg.norm(normal, axis=0), 1e-6)
+    return np.ma.masked_where(~solid.any(axis=0), 0.2 + 0.8 * light.clip(0))

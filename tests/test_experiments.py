@@ -1,0 +1,56 @@
+"""An experiment is a row of data, its run resumes, and its weights say how the scans were normalised."""
+
+import numpy as np
+import pytest
+from small_scans import write_cohort
+
+from kit.evaluation import Detector
+from kit.experiments import EXPERIMENTS, PROFILES, run_experiment
+from kit.models import NETWORKS, weights_metadata
+from kit.runs import RunError
+from kit.samplers import SCHEMES
+
+SMALL = {"epochs": 2, "patches_per_epoch": 64, "validation_patches": 32, "progress": False, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cohort")
+    table = write_cohort(folder, (1, 2, 3))
+    return table.assign(patient_id=["p", "q", "r"], session=1, split=["train", "train", "validation"])
+
+
+def test_every_experiment_names_a_network_and_a_scheme():
+    for experiment in EXPERIMENTS.values():
+        assert experiment.network in NETWORKS
+        assert experiment.scheme in SCHEMES
+
+
+def test_the_two_profiles_are_sizes_of_one_recipe():
+    assert set(PROFILES["quick"]) == set(PROFILES["full"]) == {"epochs", "patches_per_epoch", "validation_patches"}
+
+
+@pytest.mark.parametrize("intensities", ["scan", "cohort"])
+def test_weights_are_kept_with_what_a_detector_needs(table, tmp_path, intensities):
+    network, statistics, history = run_experiment("A", table, tmp_path / "a", intensities=intensities, **SMALL)
+    told = weights_metadata(tmp_path / "a" / "weights.safetensors")
+    assert (told["network"], told["experiment"], told["patches_visited"]) == ("A", "A", "128")
+    loaded = Detector.load("A", tmp_path / "a" / "weights.safetensors")
+    assert loaded.statistics == statistics
+    assert (statistics is None) == (intensities == "scan")
+    for ours, theirs in zip(network.state_dict().values(), loaded.network.state_dict().values(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert len(history) == 2
+
+
+def test_a_run_goes_on_with_more_epochs_as_if_never_stopped(table, tmp_path):
+    run_experiment("A", table, tmp_path / "a", seed=5, **SMALL | {"epochs": 1})
+    *_, resumed = run_experiment("A", table, tmp_path / "a", seed=5, **SMALL)
+    *_, straight = run_experiment("A", table, tmp_path / "b", seed=5, **SMALL)
+    assert resumed.drop(columns="seconds").equals(straight.drop(columns="seconds"))
+
+
+def test_a_run_is_not_resumed_under_another_seed(table, tmp_path):
+    run_experiment("A", table, tmp_path / "a", seed=5, **SMALL | {"epochs": 1})
+    with pytest.raises(RunError, match="seed"):
+        run_experiment("A", table, tmp_path / "a", seed=6, **SMALL)

@@ -1,0 +1,116 @@
+"""The notebooks themselves: committed as they should be, and run at their quick profile with the numbers they write."""
+
+import ast
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from kit.notebooks import FOLDER, NotebookError, run_notebook
+from kit.pages import clean, heading
+
+NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+COMMON = ["manifest", "profile", "device", "seed", "run_dir"]
+RUNS = FOLDER.parent / "runs" / "test"  # in the project, so that a failed notebook can be looked at
+CELL_LINES, DEF_LINES = 12, 5
+CELL_S = 900
+
+each_notebook = pytest.mark.parametrize("name", NOTEBOOKS)
+
+
+@dataclass(frozen=True)
+class Executed:
+    """One run of a notebook: what it shows, what it wrote, and the error it ended with, if any."""
+
+    notebook: nbformat.NotebookNode
+    run_dir: Path
+    error: NotebookError | None
+
+
+@pytest.fixture(scope="session")
+def execute():
+    """`execute(name)`: the notebook run from the start at its quick profile, once a session."""
+    done = {}
+
+    def run(name):
+        if name not in done:
+            done[name] = _run(name)
+        return done[name]
+
+    return run
+
+
+def _run(name):
+    output, run_dir, error = RUNS / f"{name}.ipynb", RUNS / name, None
+    shutil.rmtree(run_dir, ignore_errors=True)  # a run that is there would be read back instead of made
+    try:
+        run_notebook(FOLDER / f"{name}.ipynb", output, {"run_dir": str(run_dir)}, timeout_s=CELL_S)
+    except NotebookError as failed:
+        error = failed
+    return Executed(nbformat.read(output, as_version=4), run_dir, error)
+
+
+def committed(name):
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def outputs_of(notebook):
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def parameters_cell(notebook):
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    return cell
+
+
+def assert_shows_figures_and_no_trouble(notebook):
+    outputs = clean(notebook).cells and outputs_of(clean(notebook))
+    assert not [output.evalue for output in outputs if output.output_type == "error"]
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]
+    assert [output for output in outputs if "image/png" in output.get("data", {})]
+
+
+@each_notebook
+def test_a_notebook_opens_with_a_title_and_a_question(name):
+    first = committed(name).cells[0]
+    title, question = heading(committed(name))
+    assert first.cell_type == "markdown"
+    assert title
+    assert "?" in question
+
+
+@each_notebook
+def test_a_notebook_has_the_common_parameters_first_and_papermill_sees_all(name):
+    written = [node.target.id for node in ast.parse(parameters_cell(committed(name)).source).body]  # all annotated
+    assert written[: len(COMMON)] == COMMON
+    assert list(papermill.inspect_notebook(FOLDER / f"{name}.ipynb")) == written
+
+
+@each_notebook
+def test_a_notebook_has_short_cells_without_classes(name):
+    sources = [cell.source for cell in committed(name).cells if cell.cell_type == "code"]
+    assert max(len(source.splitlines()) for source in sources) <= CELL_LINES
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    assert not [node.name for node in nodes if isinstance(node, ast.ClassDef)]
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    assert not [node.name for node in functions if node.end_lineno - node.lineno + 1 > DEF_LINES]
+
+
+@each_notebook
+def test_a_notebook_is_committed_executed_and_cleaned(name):
+    notebook = committed(name)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert_shows_figures_and_no_trouble(notebook)
+    path = FOLDER / f"{name}.ipynb"
+    assert path.read_text(encoding="utf-8").strip() == nbformat.writes(clean(notebook)).strip(), "make notebooks"
+
+
+@pytest.mark.notebooks
+@each_notebook
+def test_a_notebook_runs_from_nothing(execute, name):
+    done = execute(name)
+    assert done.error is None
+    assert_shows_figures_and_no_trouble(done.notebook)
