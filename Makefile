@@ -3,7 +3,7 @@
 # torch is installed in a step of its own, so that you choose its build:
 #   make demo                                                      what your package index calls torch
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu     CPU only: 200 MB instead of several GB on Linux
-#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cu126   CUDA 12.6; pick the one that fits your driver
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cu130   CUDA 13.0; pytorch.org lists what fits your driver
 #   make demo TORCH=torch==2.4.1                                   another version, 2.4 or newer
 PYTHON ?= python3
 TORCH ?= torch==2.13.0

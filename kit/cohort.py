@@ -114,11 +114,13 @@ def summarise_cohort(scans, lesions):
 def pool_slices(slices):
     """Pool the rows of `CohortStatistics.slices` over scans: mean and s.d. of all head voxels at a slice's height.
 
+    The index of the table is the slice, from the lowest one with head voxels.
+
     Examples
     --------
     >>> rows = pd.DataFrame({"slice": [0, 0], "voxels": [1, 3], "mean": [1.0, 5.0], "sd": [0.0, 0.0]})
-    >>> pool_slices(rows)[["slice", "scans", "mean", "sd"]].round(3).values.tolist()
-    [[0.0, 2.0, 4.0, 1.732]]
+    >>> pool_slices(rows)[["scans", "mean", "sd"]].round(3).values.tolist()
+    [[2.0, 4.0, 1.732]]
     """
     sums = slices.assign(
         total=slices.voxels * slices["mean"], square=slices.voxels * (slices.sd**2 + slices["mean"] ** 2)
@@ -127,7 +129,7 @@ def pool_slices(slices):
     mean = pooled.total / pooled.voxels
     sd = np.sqrt((pooled.square / pooled.voxels - mean**2).clip(lower=0))
     scans = slices[slices.voxels > 0].groupby("slice").size()
-    return pd.DataFrame({"scans": scans, "mean": mean, "sd": sd}).reset_index()
+    return pd.DataFrame({"scans": scans, "mean": mean, "sd": sd})
 
 
 def spread(lesions, count, by="voxels"):

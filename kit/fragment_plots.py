@@ -1,7 +1,6 @@
-"""How a patch network becomes a whole-scan one, in pictures: fragments drawn small and to scale, then the outcome.
+"""How a patch network becomes a whole-scan one, in pictures; every function draws on the axes given and returns them.
 
-Every function draws on the axes it is given and returns them. Four colours (Okabe and Ito's, safe for the
-colour-blind) tell the four offsets of a pooling with stride 2 apart.
+Four colours (Okabe and Ito's, safe for the colour-blind) tell the four offsets of a pooling with stride 2 apart.
 """
 
 from itertools import groupby
@@ -35,9 +34,8 @@ class Weaving(NamedTuple):
 def weave(numbers):
     """Run the toy network of `Weaving` over a square map of even side.
 
-    >>> weave(np.arange(36).reshape(6, 6)).woven
-    array([[ 70,  74],
-           [ 94,  98]])
+    >>> weave(np.arange(36).reshape(6, 6)).woven.tolist()
+    [[84, 88], [108, 112]]
     """
     pooled = sliding_window_view(np.asarray(numbers), (3, 3)).max((2, 3))
     fragments = [pooled[row::2, column::2] for row, column in OFFSETS]
@@ -60,9 +58,8 @@ def draw_weaving(axes, weaving, patch=(1, 2)):
         for r, c in OFFSETS if ax is axes[1] else OFFSETS[:1]:
             _frame(ax, start + row + 2 * r, start + column + 2 * c, 1)
     for ax, parts, window in ((axes[2], weaving.fragments, 2), (axes[3], weaving.sums, 1)):
-        block = len(parts[0])
         for offset, part, colour in zip(OFFSETS, parts, COLOURS, strict=True):
-            top, left = ((side - 1) / 2 - block + step * (block + 1) for step in offset)
+            top, left = ((side - 1) / 2 - len(part) + step * (len(part) + 1) for step in offset)
             _cells(ax, part, lambda r, c, colour=colour: colour, (top, left))
             if offset == (row % 2, column % 2):
                 _frame(ax, top + row // 2, left + column // 2, window)
@@ -70,7 +67,7 @@ def draw_weaving(axes, weaving, patch=(1, 2)):
 
 
 def draw_map_sizes(ax, network, size=96):
-    """Draw to scale what the shared layers make of size x size voxels of a slice: fragments, and one patch's map, dark."""
+    """Draw to scale what the shared layers make of size x size voxels: fragments and, dark, the map of one patch."""
     found = layers(network)
     shared = found[: next(number for number, layer in enumerate(found) if layer.padding or layer.kind == "FC")]
     stages = [("input", found[0].map_in, 1)]
@@ -122,14 +119,13 @@ def draw_twins(axes, image, expected, found):
     difference = np.ma.masked_equal(np.abs(found - expected), 0)
     shown = (
         (image, "image", {"cmap": "gray"}),
-        (expected, "probability, patch by patch", {"vmin": 0, "vmax": 1}),
-        (found, "probability, dense", {"vmin": 0, "vmax": 1}),
-        (difference, "|difference|, white where none", {"norm": LogNorm(SMALLEST, 1e-5)}),
+        (expected, "patch by patch", {"vmin": 0, "vmax": 1}),
+        (found, "dense", {"vmin": 0, "vmax": 1}),
+        (difference, "|difference| (white: none)", {"norm": LogNorm(SMALLEST, 1e-5)}),
     )
     for ax, (array, title, style) in zip(axes, shown, strict=True):
         drawn = ax.imshow(array, interpolation="nearest", **style)
-        ax.set_title(title, fontsize=9)
-        ax.set(xticks=[], yticks=[])
+        ax.set(xticks=[], yticks=[], title=title)
         ax.figure.colorbar(drawn, ax=ax, fraction=0.046, pad=0.03)
     return axes
 
@@ -145,38 +141,23 @@ def draw_agreement(axes, compared, limit=1e-5):
         axes[0].scatter(rows.patch_by_patch, rows.dense, s=14, **style)
         axes[1].hist(apart, np.logspace(-10, -4, 43), alpha=0.6, **style)
     axes[0].set(xlabel="probability, patch by patch", ylabel="probability, dense", aspect="equal")
-    axes[1].axvline(limit, color=INK, linestyle="--", linewidth=1)
-    axes[1].set(xscale="log", yscale="log", xlabel="|difference| in probability", ylabel="voxels")
-    axes[1].set_title(f"dashed: what is promised, {limit:g}; at the left end: {SMALLEST:g} or less", fontsize=10)
-    axes[0].legend(fontsize=8)
+    axes[1].axvline(limit, color=INK, linestyle="--", linewidth=1, label=f"promised: {limit:g}")
+    axes[1].set(xlabel=f"|difference| ({SMALLEST:g}: that or less)", ylabel="voxels", xscale="log", yscale="log")
+    axes[1].legend()
     return axes
 
 
 def draw_minutes(ax, minutes, limit):
     """Draw times for a whole scan on a logarithmic axis: `minutes` maps a label to (low, high), `limit` is a line."""
     for height, (low, high) in enumerate(minutes.values()):
-        ax.plot([low, high], [height, height], "o-", color=COLOURS[2], linewidth=7, markersize=9)
+        ax.plot([low, high], [height] * 2, "o-", color=COLOURS[2], linewidth=7, markersize=9)
         ax.text(high, height, f"   {low:.3g}" + f" to {high:.3g}" * (low < high), va="center")
     ax.axvline(limit, color=INK, linestyle="--", linewidth=1)
-    ends = [minute for pair in minutes.values() for minute in pair]
-    ax.set(xscale="log", xlim=(min(*ends, limit) / 3, max(*ends, limit) * 3), ylim=(len(minutes) - 0.4, -0.6))
-    ax.set(yticks=range(len(minutes)), yticklabels=minutes, xlabel="minutes for one whole scan")
-    ax.set_title(f"dashed: what the clinic allows, {limit:g} minutes", fontsize=10)
+    ax.set(yticks=range(len(minutes)), yticklabels=minutes, ylim=(len(minutes) - 0.4, -0.6), xscale="log")
+    ax.set(xlabel="minutes for one whole scan", title=f"dashed: what the clinic allows, {limit:g} minutes")
     ax.xaxis.set_major_formatter("{x:g}")
+    ax.margins(x=0.25)
     return ax
-
-
-def draw_overlay(axes, image, probability, label=None):
-    """Draw an axial slice (row, column) on two axes, plain and under its map; `label` is outlined on both."""
-    low, high = np.percentile(image, (1, 99.8))
-    for ax in axes:
-        ax.imshow(image, cmap="gray", vmin=low, vmax=high)
-        ax.set(xlabel="column (voxels)", ylabel="row (voxels)")
-        if label is not None and label.any():
-            ax.contour(label, [0.5], colors=[COLOURS[1]], linewidths=1)
-    drawn = axes[1].imshow(probability, cmap="inferno", vmin=0, vmax=1, alpha=np.clip(2 * probability, 0, 0.85))
-    axes[1].figure.colorbar(drawn, ax=axes[1], fraction=0.046, pad=0.03, label="probability of lesion")
-    return axes
 
 
 def _cells(ax, numbers, colour, corner=(0, 0), ink=INK):
@@ -203,5 +184,5 @@ def _tiles(ax, x, size, cut):
     for row, column in np.ndindex(cut, cut):
         hue = np.array(to_rgb(COLOURS[2 * (2 * row // cut) + 2 * column // cut] if cut > 1 else PLAIN))
         shade = 0.16 * (2 * (row % 2) + column % 2) + 0.12 if cut > 2 else 0.2
-        corner = (x + column * side + 0.8, row * side + 0.8)
-        ax.add_patch(Rectangle(corner, side - 1.6, side - 1.6, facecolor=hue * (1 - shade) + shade))
+        place = (x + column * side + 0.8, row * side + 0.8)
+        ax.add_patch(Rectangle(place, side - 1.6, side - 1.6, facecolor=hue * (1 - shade) + shade))

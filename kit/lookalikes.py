@@ -62,13 +62,14 @@ def look_alikes(image, label=None, *, sigma=1.0, brightness=1.4, depth=10, count
     middle = (values < ROUND * values[:, :1]) & (off < OFF_RIDGE)  # on the ridge in this direction
     tube = middle[:, :2].all(1) & (np.abs(values[:, 2]) < FLAT * np.abs(values[:, 0]))
     places += [side.start for side in box[0]]
-    rows = []
-    for kind, chosen in (("tube", tube), ("blob", middle.all(1))):
-        strength = np.where(chosen, -values[:, 0], 0)
-        for at in _strongest(strength, places, count, apart):
-            place = tuple(places[at].tolist())
-            rows.append((kind, *place, strength[at], image[place], abs(vectors[at, 0, 2])))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    blob = middle.all(1)
+    chosen = _strongest(np.where(tube | blob, -values[:, 0], 0), places, apart)
+    rows = [
+        ("blob" if blob[at] else "tube", *places[at].tolist(), -values[at, 0], image[tuple(places[at])], abs(steep))
+        for at, steep in zip(chosen, vectors[chosen, 0, 2], strict=True)
+    ]
+    found = pd.DataFrame(rows, columns=COLUMNS)
+    return found.groupby("kind").head(count).sort_values("kind", ascending=False, kind="stable", ignore_index=True)
 
 
 def _region(image, label, depth):
@@ -100,13 +101,13 @@ def _derivatives(image, region, box, sigma, brightness):
     return gradient, hessian, places
 
 
-def _strongest(strength, places, count, apart):
-    """Indices of the strongest places, none within `apart` voxels of a stronger one."""
+def _strongest(strength, places, apart):
+    """Indices of the places with any strength, the strongest first, none within `apart` voxels of a stronger one."""
     order = np.argsort(-strength, kind="stable")[: np.count_nonzero(strength)]
     tree, still_free = cKDTree(places), np.ones(len(places), bool)
     chosen = []
-    for at in order:
-        if len(chosen) < count and still_free[at]:
+    for at in order.tolist():
+        if still_free[at]:
             chosen.append(at)
             still_free[tree.query_ball_point(places[at], apart)] = False
     return chosen

@@ -26,7 +26,8 @@ from kit.volume import ScanError
 
 # Lesions per scan: the quantiles of this list, mean 2.7 (thesis, ch. 1).
 LESIONS_PER_SCAN = (0, 0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 4, 4, 5, 5, 6, 7, 8)
-# Radii in mm: log-normal, mean 4.7 (thesis: 5; the cut at 15 mm costs 0.3); 38 % of the lesions below 30^3 mm3 are smaller than 5^3 mm3 (thesis, ch. 5).
+# Radii in mm: log-normal, mean 4.7 (thesis: 5; the cut at 15 mm costs 0.3); 38 % of the lesions below 30^3 mm3 are
+# smaller than 5^3 mm3 (thesis, ch. 5).
 RADIUS_MEDIAN_MM, RADIUS_LOG_SD, RADIUS_RANGE_MM = 3.9, 0.72, (1.0, 15.0)
 CORE_RADIUS_MM = 5.0  # larger lesions mostly have a necrotic core (thesis, ch. 1)
 CONTRAST = (0.14, 0.95)  # of the rim against the tissue, white matter = 1; drawn log-uniformly

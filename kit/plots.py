@@ -1,27 +1,21 @@
 """Every figure of the notebooks: each function draws on the axes it is given and returns them.
 
-    figure, axes = plt.subplots(1, 2, figsize=(10, 5))
-    show_slice(axes[0], scan.image[80], scan.label[80], window=window_of(scan.image))
-    precision_recall(axes[1], summary[summary.min_volume_mm3 == 0], label="D")
-
-Slices are drawn as radiologists look at them: nose up, the patient's right on the left. Colours are Okabe and Ito's.
+Slices are drawn as radiologists look at them: nose up, the patient's right on the left.
 """
 
 import numpy as np
 from matplotlib.collections import LineCollection
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from scipy.ndimage import gaussian_filter
 
 from kit.cohort import crop
 from kit.volume import foreground
 
 BLUE, SKY, GREEN, ORANGE, RED, GREY = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "0.45"
-KIND_COLOURS = {"tube": GREEN, "blob": ORANGE}
+RELATIVE = "intensity (median of the head = 1)"
 LIGHT = np.array([0.8, -0.45, -0.4])  # towards the lamp: (slice, row, column), length 1
 COARSE_VOXELS = 27  # below it sigma_r says more of the grid than of the lesion
-
-
-# ----------------------------------------------------------------------------------------------------------- slices
+COARSENESS = (f"below {COARSE_VOXELS} voxels", f"{COARSE_VOXELS} voxels and more")
 
 
 def show_slice(ax, image_slice, label=None, probability=None, *, window=None, title=None, threshold=0.2):
@@ -86,13 +80,9 @@ def finding_crops(axes, image, centres, *, titles=(), half=24, label=None, proba
     window = window_of(image) if window is None else window
     titles = [*titles, *[""] * len(axes)]
     for ax, centre, title in zip(axes, centres, titles, strict=False):
-        layers = (
-            None if layer is None else crop(layer, centre, (0, half, half))[0] for layer in (image, label, probability)
-        )
-        show_slice(ax, *layers, window=window, title=title)
-    for ax in axes[len(centres) :]:
-        ax.set_axis_off()
-    return axes
+        cut = [None if a is None else crop(a, centre, (0, half, half))[0] for a in (image, label, probability)]
+        show_slice(ax, *cut, window=window, title=title)
+    return clear(axes)
 
 
 def three_planes(axes, image, label=None, *, window=None, title=""):
@@ -106,7 +96,20 @@ def three_planes(axes, image, label=None, *, window=None, title=""):
     return axes
 
 
-# ---------------------------------------------------------------------------------------------------------- lesions
+def frame_head(ax, image_slice, margin=4):
+    """Zoom a drawn slice to the head, so that little of the axes is spent on air."""
+    places = np.argwhere(foreground(np.asarray(image_slice)[None])[0])
+    if len(places):
+        (top, left), (bottom, right) = places.min(0) - margin - 0.5, places.max(0) + margin + 0.5
+        ax.set(xlim=(left, right), ylim=(bottom, top))
+    return ax
+
+
+def clear(axes):
+    """Take frames and ticks off axes, so that those of a gallery which stay empty are not seen."""
+    for ax in np.ravel(axes):
+        ax.set_axis_off()
+    return axes
 
 
 def lesion_size_histogram(ax, lesions):
@@ -123,10 +126,9 @@ def shape_complexity_histogram(ax, lesions):
     """Draw the distribution of sigma_r (Fig. 5.2b), with the lesions that are too small for it in grey."""
     known, coarse = _shapes(lesions)
     bins = np.linspace(0, max(known.sigma_r.max(), 0.4) if len(known) else 0.4, 21)
-    ax.hist(
-        [known.sigma_r[coarse], known.sigma_r[~coarse]], bins, stacked=True, color=["0.75", BLUE], edgecolor="white"
-    )
-    ax.legend([f"below {COARSE_VOXELS} voxels", f"{COARSE_VOXELS} voxels and more"])
+    parts = [known.sigma_r[coarse], known.sigma_r[~coarse]]
+    ax.hist(parts, bins, stacked=True, color=["0.75", BLUE], edgecolor="white", label=COARSENESS)
+    ax.legend()
     return _labelled(ax, "Shape complexity", r"$\sigma_r$ (0: sphere)", "lesions")
 
 
@@ -135,7 +137,7 @@ def shape_against_size(ax, lesions):
     known, coarse = _shapes(lesions)
     ax.scatter(known.size_mm[coarse], known.sigma_r[coarse], s=22, facecolors="none", edgecolors=GREY)
     ax.scatter(known.size_mm[~coarse], known.sigma_r[~coarse], s=22, color=BLUE, alpha=0.7)
-    ax.legend([f"below {COARSE_VOXELS} voxels", f"{COARSE_VOXELS} voxels and more"])
+    ax.legend(COARSENESS)
     ax.set_ylim(bottom=0)
     return _labelled(ax, "Shape against size", "size: cube root of the volume (mm)", r"$\sigma_r$")
 
@@ -153,51 +155,37 @@ def shape_gallery(axes, labels, sigma_r, titles=()):
     axes = np.ravel(axes)
     titles = [*titles, *[""] * len(axes)]
     for ax, label, value, title in zip(axes, labels, sigma_r, titles, strict=False):
-        picture = _lit_surface(label)
-        ax.imshow(picture, cmap="bone", vmin=0, vmax=1)
-        rows, columns = picture.shape
-        reach = max(rows, columns) / 2
-        ax.set(xlim=(columns / 2 - reach, columns / 2 + reach), ylim=(rows / 2 + reach, rows / 2 - reach))
+        ax.imshow(_lit_surface(label), cmap="bone", vmin=0, vmax=1)
         ax.set_title(f"$\\sigma_r$ = {value:.2f}{title}", fontsize=9)
-    for ax in axes:
-        ax.set_axis_off()
+    return clear(axes)
+
+
+def contrast_beside_look_alikes(axes, lesions, places):
+    """Draw how bright lesions are, rim and core, over their diameter; beside them, how bright look-alikes are.
+
+    `axes` is a pair that shares its y axis, `lesions` from `kit.cohort`, `places` from `kit.lookalikes.look_alikes`.
+    """
+    axes[0].scatter(lesions.diameter_mm, lesions.rim, s=22, color=RED, label="rim (90th percentile)")
+    axes[0].scatter(lesions.diameter_mm, lesions.core, s=22, facecolors="none", edgecolors=BLUE, label="core")
+    axes[0].vlines(lesions.diameter_mm, lesions.core, lesions.rim, colors="0.8", zorder=0)
+    axes[0].margins(y=0.2)
+    axes[0].legend(ncols=2)
+    kinds = {"tube": GREEN, "blob": ORANGE}
+    values = [places.brightness[places.kind == kind].to_numpy(float) for kind in kinds]
+    axes[1].hist(values, 15, stacked=True, orientation="horizontal", color=list(kinds.values()), label=list(kinds))
+    axes[1].legend()
+    _labelled(axes[0], "Lesions", "diameter (mm)", RELATIVE)
+    _labelled(axes[1], "Look-alikes", "places", "")
     return axes
 
 
-def contrast_against_size(ax, lesions):
-    """Draw a lesion's rim and its core over its diameter, in relative intensity."""
-    ax.scatter(lesions.diameter_mm, lesions.rim, s=22, color=RED, label="rim (90th percentile)")
-    ax.scatter(lesions.diameter_mm, lesions.core, s=22, facecolors="none", edgecolors=BLUE, label="core")
-    ax.vlines(lesions.diameter_mm, lesions.core, lesions.rim, colors="0.8", zorder=0)
-    ax.axhline(1, color=GREY, linewidth=1, linestyle=":")
-    ax.legend()
-    return _labelled(ax, "Lesions", "diameter (mm)", "intensity (median of the head = 1)")
-
-
-def brightness_of_kinds(ax, places):
-    """Draw how bright look-alikes are: `brightness` by `kind`, from `kit.lookalikes.look_alikes`, lying on its side."""
-    kinds = [kind for kind in KIND_COLOURS if (places.kind == kind).any()]
-    values = [places.brightness[places.kind == kind] for kind in kinds]
-    ax.hist(
-        values, 15, stacked=True, orientation="horizontal", color=[KIND_COLOURS[kind] for kind in kinds], label=kinds
-    )
-    if kinds:
-        ax.legend()
-    return _labelled(ax, "Look-alikes", "places", "")
-
-
 def intensity_per_slice(ax, mean, sd):
-    """Draw mean and s.d. of the head's intensity from slice to slice (Fig. 7.1)."""
+    """Draw mean and s.d. of the head's intensity from slice to slice (Fig. 7.1); a Series' index names the slices."""
     ax.plot(mean, color=BLUE, label="mean")
     ax.plot(sd, color=GREEN, label="s.d.")
     ax.set_ylim(bottom=0)
     ax.legend()
-    return _labelled(
-        ax, "Head voxels, slice by slice", "slice, from the neck upwards", "intensity (median of the head = 1)"
-    )
-
-
-# ------------------------------------------------------------------------------------------- training and detection
+    return _labelled(ax, "Head voxels, slice by slice", "slice, from the neck upwards", RELATIVE)
 
 
 def training_curves(axes, history):
@@ -220,6 +208,7 @@ def training_curves(axes, history):
         for drop in visited[history.learning_rate.diff() < 0]:
             ax.axvline(drop, color=GREY, linestyle=":", linewidth=1)
         ax.set_xlim(left=0)
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.legend()
         _labelled(ax, title, "patches visited", unit)
     return axes
@@ -242,7 +231,7 @@ def precision_recall(ax, summary, *, label=None, mark=(0.5,)):
     """
     if summary.threshold.duplicated().any():
         raise ValueError("summary has a threshold twice; give the rows of one min_volume_mm3 and one network")
-    curve = summary.sort_values("threshold")
+    curve = summary.dropna(subset=["recall", "precision"]).sort_values("threshold")
     (line,) = ax.plot(100 * curve.recall, 100 * curve.precision, "o-", markersize=3, label=label)
     for point in curve[[bool(np.isclose(mark, threshold).any()) for threshold in curve.threshold]].itertuples():
         at = (100 * point.recall, 100 * point.precision)
@@ -260,7 +249,7 @@ def published_point(ax, recall, precision, label):
 
 
 def recall_over_size(ax, table):
-    """Draw recall by class of size with 95 % intervals and the number of lesions, from `kit.summaries.recall_by_size`."""
+    """Draw recall by class of size, its interval and the number of lesions, from `kit.summaries.recall_by_size`."""
     names = [f"{a:g}–{b:g}" if np.isfinite(b) else f"≥ {a:g}" for a, b in zip(table.from_mm, table.to_mm, strict=True)]
     for at, row in enumerate(table.itertuples()):
         ax.text(at, 104, f"n = {row.lesions}", ha="center", fontsize=8)
@@ -272,13 +261,10 @@ def recall_over_size(ax, table):
     return _labelled(ax, "Recall by lesion size", "diameter (mm)", "recall (%)")
 
 
-# ---------------------------------------------------------------------------------------------------------- helpers
-
-
 def _labelled(ax, title, x, y):
     ax.set(title=title, xlabel=x, ylabel=y)
-    for axis, name in ((ax.xaxis, x), (ax.yaxis, y)):
-        if name in ("lesions", "places"):
+    for axis in (ax.xaxis, ax.yaxis):
+        if axis.get_label_text() in ("lesions", "places"):  # counts
             axis.set_major_locator(MaxNLocator(integer=True))
     return ax
 
@@ -304,9 +290,11 @@ def _lit_surface(label):
     One pixel a voxel, so that the eye sees how coarse a small shape is; only the light is smooth.
     """
     box = tuple(slice(places.min(), places.max() + 1) for places in np.nonzero(label))
-    solid = np.pad(label[box], 2)
+    room = max(label[box].shape) + 4 - np.array(label[box].shape)  # up to a cube, and 2 voxels on each side
+    solid = np.pad(label[box], np.stack([room // 2, room - room // 2], axis=1))
     top = len(solid) - 1 - np.argmax(solid[::-1], axis=0)  # (row, column), the highest voxel
     slopes = np.gradient(-gaussian_filter(solid.astype(np.float32), 1))
-    normal = np.stack([np.take_along_axis(slope, top[None], axis=0)[0] for slope in slopes])  # (3, row, column)
+    above = np.minimum(top + 1, len(solid) - 1)[None]  # just outside: inside a single voxel nothing has a slope
+    normal = np.stack([np.take_along_axis(slope, above, axis=0)[0] for slope in slopes])  # (3, row, column)
     light = np.tensordot(LIGHT, normal, 1) / np.maximum(np.linalg.norm(normal, axis=0), 1e-6)
     return np.ma.masked_where(~solid.any(axis=0), 0.2 + 0.8 * light.clip(0))

@@ -71,11 +71,10 @@ def test_the_padded_tail_shows_every_tap_and_the_matrix(axes_of):
     assert "".join(texts(axes[4])[-16:]) == "efhideghbcefabde"
 
 
-def test_outcomes_are_drawn_without_a_difference_a_label_or_a_lesion_too(axes_of):
-    image, label = np.random.default_rng(0).random((9, 7)), np.zeros((9, 7), bool)
+def test_outcomes_are_drawn_where_there_is_no_difference_too(axes_of):
+    image = np.random.default_rng(0).random((9, 7))
     fragment_plots.draw_twins(axes_of(4), image, image, image)
-    for truth in (None, label, image > 0.8):
-        fragment_plots.draw_overlay(axes_of(2), image, image, truth)
+    plt.gcf().canvas.draw()
     compared = pd.DataFrame({"where": ["a", "b"], "patch_by_patch": [0.1, 0.2], "dense": [0.1, 0.20001]})
     assert len(fragment_plots.draw_agreement(axes_of(2), compared)[0].collections) == 2
     (ax,) = axes_of(1)

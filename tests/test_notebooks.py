@@ -67,7 +67,7 @@ def parameters_cell(notebook):
 
 
 def assert_shows_figures_and_no_trouble(notebook):
-    outputs = clean(notebook).cells and outputs_of(clean(notebook))
+    outputs = outputs_of(clean(notebook))
     assert not [output.evalue for output in outputs if output.output_type == "error"]
     assert not [output.text for output in outputs if output.get("name") == "stderr"]
     assert [output for output in outputs if "image/png" in output.get("data", {})]

@@ -19,6 +19,10 @@ def read(name):
     return (ROOT / name).read_text(encoding="utf-8")
 
 
+def torch_in_makefile():
+    return re.search(r"^TORCH \?= (torch==\S+)$", read("Makefile"), re.MULTILINE)[1]
+
+
 @pytest.fixture(scope="module")
 def project():
     return tomllib.loads(read("pyproject.toml"))["project"]
@@ -55,8 +59,7 @@ def test_constraints_pin_every_direct_dependency_at_a_version_that_is_allowed(re
 
 def test_torch_is_installed_first_at_a_version_that_is_allowed(requirements, pinned):
     (wanted,) = [one for one in requirements if one.name == "torch"]
-    torch = re.search(r"^TORCH \?= torch==(\S+)$", read("Makefile"), re.MULTILINE)
-    assert torch[1] in wanted.specifier
+    assert torch_in_makefile().removeprefix("torch==") in wanted.specifier
     assert "torch" not in pinned
 
 
@@ -72,7 +75,7 @@ def test_the_conda_environment_is_a_thin_face_of_pyproject(project):
     assert environment["name"] == project["name"]
     assert SpecifierSet(python.removeprefix("python")) == SpecifierSet(project["requires-python"])
     assert pip == "pip"
-    assert listed == {"pip": ["-c constraints.txt", "-e .[dev]"]}
+    assert listed == {"pip": ["-c constraints.txt", torch_in_makefile(), "-e .[dev]"]}
 
 
 def test_the_version_is_the_same_everywhere(project):
@@ -86,7 +89,7 @@ def test_the_version_is_the_same_everywhere(project):
 def test_commands_and_files_that_the_readme_names_are_there():
     targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
     assert {"help", "demo", "test", "check", "lab", "notebooks", "clean"} <= targets
-    assert set(re.findall(r"`?make ([a-z]+)\b`", read("README.md"))) <= targets
+    assert set(re.findall(r"(?:^|`)make ([a-z]+)", read("README.md"), re.MULTILINE)) <= targets
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)\)", read("README.md"))
     assert not [link for link in links if not (ROOT / link).exists()]
 
