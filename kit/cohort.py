@@ -239,11 +239,12 @@ def _rim_and_core(image, labels, lesion, spacing_mm):
 
 
 def _measure_slices(image, head):
-    values = np.where(head, image, 0).reshape(len(image), -1).astype(np.float64)
     voxels = head.reshape(len(head), -1).sum(1)
+    values = image[head].astype(np.float64)  # slice after slice
+    owner = np.repeat(np.arange(len(image)), voxels)
     filled = np.maximum(voxels, 1)
-    mean = values.sum(1) / filled
-    sd = np.sqrt(np.maximum((values**2).sum(1) / filled - mean**2, 0))
+    mean = np.bincount(owner, values, len(image)) / filled
+    sd = np.sqrt(np.maximum(np.bincount(owner, values**2, len(image)) / filled - mean**2, 0))
     return pd.DataFrame({"slice": np.arange(len(image)), "voxels": voxels, "mean": mean, "sd": sd})
 
 

@@ -46,7 +46,8 @@ def train(
 
     Stochastic gradient descent on the cross entropy of `scheme`'s draws, rotated by up to 15 degrees. After each
     epoch the same balanced, unrotated patches of the validation scans are classified; when their loss has not
-    improved for `patience` epochs the learning rate is divided by 10, at most `drops` times, and then training ends.
+    improved for `patience` epochs the learning rate is divided by 10 and training goes on from the best weights; at
+    most `drops` times, and then it ends.
 
     Parameters
     ----------
@@ -113,8 +114,11 @@ def train(
                 learnt = _learn(network, optimizer, cohort, rows, settings, device, progress)
             seen = evaluate(network, validation, examined, dtype=dtype, device=device)
             _require_finite(seen["validation_loss"], settings)
+            drops_before = state.drops_made
             if state.advance(len(rows), learnt | seen, patience, perf_counter() - started):
                 best = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+            elif state.drops_made > drops_before:
+                _go_back(network, optimizer, best)
             if run:
                 _save(run, settings, network, optimizer, state, best)
             bar.update()
@@ -212,6 +216,13 @@ def _learn(network, optimizer, cohort, rows, settings, device, progress):
             bar.update(len(label))
     loss, accuracy = (total / len(rows)).tolist()
     return {"train_loss": loss, "train_accuracy": accuracy}
+
+
+def _go_back(network, optimizer, best):
+    """A smaller learning rate starts from the best weights, not from those that had ceased to improve, and at rest."""
+    network.load_state_dict(best)
+    for parameter in network.parameters():
+        optimizer.state[parameter]["momentum_buffer"].zero_()
 
 
 def _require_finite(loss, settings):

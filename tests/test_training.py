@@ -120,6 +120,26 @@ def test_the_learning_rate_falls_on_a_plateau_and_training_ends_after_the_last_d
     assert history.validation_loss.tolist() == [1.0, 0.5, 0.6, 0.7, 0.4, 0.5, 0.5, 0.9, 0.9]
 
 
+def test_a_smaller_learning_rate_starts_from_the_best_weights_and_at_rest(cohorts, monkeypatch):
+    losses, seen, learn = iter([1.0, 0.5, 0.9, 0.4]), [], training._learn
+
+    def spied(network, optimizer, *given):
+        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        moving = [state["momentum_buffer"].abs().max().item() for state in optimizer.state.values()]
+        learnt = learn(network, optimizer, *given)
+        seen.append((before, moving, {name: tensor.clone() for name, tensor in network.state_dict().items()}))
+        return learnt
+
+    monkeypatch.setattr(training, "_learn", spied)
+    monkeypatch.setattr(training, "evaluate", lambda *_, **__: {"validation_loss": next(losses)})
+    history = train(build(TINY, seed=1), *cohorts, epochs=4, patience=1, seed=1, **BUDGET)
+    assert history.learning_rate.tolist() == [0.01, 0.01, 0.01, 0.001]
+    best, (start, moving, _) = seen[1][2], seen[3]
+    assert all(torch.equal(best[name], start[name]) for name in best)
+    assert max(moving) == 0
+    assert max(seen[2][1]) > 0
+
+
 def test_the_network_ends_with_the_weights_of_its_best_epoch(cohorts, monkeypatch, tmp_path):
     losses, kept = iter([0.9, 0.3, 0.8]), []
 
