@@ -88,17 +88,10 @@ def draw_head(rng):
     The brain is the MNI152 2009a symmetric template (Fonov et al. 2011, NeuroImage 54:313) as carried by nilearn.
     """
     template = _template()
-    fixed = (
-        template.tissue,
-        template.inside,
-        template.junction,
-        template.outside,
-        template.face,
-        template.air,
-        template.eyes,
-    )
-    pulled = _pull((*fixed, *_draw_vessels(template, rng)), _warp(rng))
-    tissue, inside, junction, outside, face, air, eyes, vessel, plexus = pulled
+    own = _stacked(_draw_vessels(template, rng))
+    grid = _warp(rng)
+    tissue, inside, junction, outside, face, air, eyes = _pull(template.maps, grid)
+    vessel, plexus = _pull(own, grid)
     field = lambda scale: smooth_field(rng, BOX_SHAPE, scale)  # noqa: E731
     texture = 0.025 * field(5) + 0.03 * field(20)
     grey_contrast = rng.uniform(0.75, 1.1)
@@ -135,13 +128,13 @@ def _cubic_basis(n, scale):
 
 @dataclass(frozen=True)
 class _Template:
-    tissue: np.ndarray  # brain intensity, white matter 1
-    inside: np.ndarray  # 0..1, 1 in the brain
-    junction: np.ndarray  # 0..1, where grey meets white matter
-    outside: np.ndarray  # mm outside the cranial cavity, negative inside
-    face: np.ndarray  # mm inside face and neck, negative outside
-    air: np.ndarray  # mm inside the air sinuses of the face, negative outside
-    eyes: np.ndarray  # mm inside the eyes
+    """What never changes; `maps` is (7, slice, row, column) float32:
+
+    tissue (brain intensity), inside (1 in the brain), junction (where grey meets white matter), and in mm, positive
+    inside but for the first: outside (of the cranial cavity), face (and neck), air (sinuses), eyes.
+    """
+
+    maps: torch.Tensor
     surface: np.ndarray  # voxels just outside the brain, (n, 3): where cortical vessels start
     core: np.ndarray  # voxels of white matter and deep sulci, (n, 3)
 
@@ -159,12 +152,11 @@ def _template():
     outside = _resize(2.0 * ndimage.gaussian_filter(outside, 1.5).astype(np.float32), t1.shape)
     shell = np.argwhere((~brain) & (outside < -0.5) & (outside > -9))
     core = np.argwhere((white > 0.3) & (outside < -4))
-    return _Template(
-        np.where(brain, np.maximum(tissue, 0.2), 0.3).astype(np.float32),
-        ndimage.gaussian_filter(brain.astype(np.float32), 0.5),
+    maps = (
+        np.where(brain, np.maximum(tissue, 0.2), 0.3), ndimage.gaussian_filter(brain.astype(np.float32), 0.5),
         np.clip(4 * grey * white, 0, 1), outside, _face(t1.shape), _balls(t1.shape, AIR), _balls(t1.shape, EYES),
-        shell.astype(np.float32), core.astype(np.float32),
     )  # fmt: skip
+    return _Template(_stacked(maps), shell.astype(np.float32), core.astype(np.float32))
 
 
 def _face(shape):
@@ -206,7 +198,7 @@ def _warp(rng):
     centre = HEAD_CENTRE + rng.normal(0, 2, 3)
     axes = [np.arange(b.start, b.stop, dtype=np.float32) - np.float32(c) for b, c in zip(BOX, centre, strict=True)]
     k, i, j = np.meshgrid(*axes, indexing="ij", sparse=True)
-    sizes = np.array(_template().tissue.shape)
+    sizes = np.array(_template().maps.shape[1:])
     grid = np.empty((*BOX_SHAPE, 3), np.float32)
     for axis in range(3):
         a, b, c = (rotation[axis] * scale).astype(np.float32)
@@ -224,9 +216,12 @@ def _rotation(angles):
     return about_slice @ about_row @ about_column
 
 
-def _pull(volumes, grid):
-    stack = torch.from_numpy(np.stack(volumes))[None]
-    return F.grid_sample(stack, grid, align_corners=True, padding_mode="border")[0].numpy()
+def _stacked(volumes):
+    return torch.from_numpy(np.stack(volumes).astype(np.float32, copy=False))
+
+
+def _pull(maps, grid):
+    return F.grid_sample(maps[None], grid, align_corners=True, padding_mode="border")[0].numpy()
 
 
 # ------------------------------------------------------------------------------------------ what surrounds the brain
@@ -268,7 +263,7 @@ def _paint(image, depth, value):
 
 def _draw_vessels(template, rng):
     """Two template volumes: contrast that vessels and sinuses add, and how much of a voxel is choroid plexus."""
-    vessel = np.zeros(template.tissue.shape, np.float32)
+    vessel = np.zeros(template.maps.shape[1:], np.float32)
     plexus = np.zeros_like(vessel)
     level = rng.uniform(0.55, 1.0)  # contrast agent in the blood differs from patient to patient
     for sides, table in (((1,), MIDLINE_VESSELS), ((1, -1), SIDE_VESSELS)):

@@ -129,7 +129,7 @@ def draw(cohort, scheme="balanced", seed=0, epoch=0, limit=None):
     """The patches of one epoch as a table, in the order in which they are visited.
 
     Every lesion voxel once, and `negatives_per_positive` times as many healthy non-black voxels, drawn uniformly
-    from all scans together and anew for each epoch (FACTS: 5.2 and 5.3.4 of the thesis). The same seed and epoch
+    from all scans together and anew for each epoch (thesis, 5.2 and 5.3.4). The same seed and epoch
     give the same table, whatever was drawn before.
 
     Parameters
