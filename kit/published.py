@@ -39,7 +39,7 @@ def whole_scans():
     """Table 6.1: network D on 50 whole scans with 122 lesions, theta 0.5, components below a volume removed.
 
     >>> whole_scans()[["min_volume_mm3", "tp", "fp"]].values.tolist()
-    [[0.0, 105.0, 4068.0], [40.0, 101.0, 379.0], [80.0, 99.0, 228.0], [150.0, 96.0, 138.0]]
+    [[0, 105, 4068], [40, 101, 379], [80, 99, 228], [150, 96, 138]]
     """
     rows = [
         (0, 105, 17, 4068, 0.861, 0.025, 83, 0.52), (40, 101, 21, 379, 0.828, 0.210, 7.7, 0.05),
