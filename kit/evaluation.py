@@ -174,4 +174,5 @@ def _gather(rows, folder, name):
         table.insert(0, "scan_id", row["scan_id"])
         table.insert(1, "patient_id", row["patient_id"])
         tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+    whole = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+    return whole.astype({name: bool for name in ("found", "hit") if name in whole})  # a file without rows has no type

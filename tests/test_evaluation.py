@@ -1,6 +1,7 @@
 """A cohort's tables are those of its scans, a stopped evaluation goes on, and partitions hold what Table 5.5 asks."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from small_scans import make_scan, save, write_cohort
 
@@ -74,7 +75,15 @@ def test_a_scan_without_lesion_counts_its_false_positives(tmp_path):
     table = write_cohort(tmp_path, (1,), lesions=0).assign(patient_id="p")
     found = evaluate_cohort(Bright(), table, tmp_path / "out", progress=False)
     assert found.lesions.empty
+    assert found.lesions.found.dtype == bool
     assert found.sweep.fp.max() > 0
+
+
+def test_scans_with_and_without_lesions_make_one_table(table, tmp_path):
+    healthy = write_cohort(tmp_path, (9,), lesions=0).assign(patient_id="s")
+    found = evaluate_cohort(Bright(), pd.concat([healthy, table]), tmp_path / "out", progress=False)
+    assert found.lesions.found.dtype == found.predicted.hit.dtype == bool
+    assert len(found.lesions[~found.lesions.found]) + found.lesions.found.sum() == len(found.lesions)
 
 
 def test_partitions_hold_every_lesion_with_its_margin_and_as_much_healthy_tissue(table):
