@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 
+from kit.metrics import MIN_VOLUMES_MM3, THRESHOLDS
 from kit.notebooks import FOLDER, NotebookError, run_notebook
 from kit.pages import clean, heading
 
@@ -114,3 +116,34 @@ def test_a_notebook_runs_from_nothing(execute, name):
     done = execute(name)
     assert done.error is None
     assert_shows_figures_and_no_trouble(done.notebook)
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize("name", ["02_network_a", "05_network_d"])
+def test_a_quick_training_learns_and_its_evaluation_covers_the_test_lesions(execute, name):
+    run_dir = execute(name).run_dir
+    history = pd.read_csv(run_dir / "history.csv")
+    assert history.patches_visited.tolist() == [4000, 8000, 12000]
+    assert history.validation_accuracy.max() > 0.75  # half would be chance
+    sampled = pd.read_csv(run_dir / "sampled.csv").iloc[0]
+    assert sampled.tp + sampled.fn == 15
+    assert sampled.dice_healthy > 0.99
+
+
+@pytest.mark.notebooks
+def test_the_dense_form_is_exact_and_an_order_faster(execute):
+    run_dir = execute("10_fcn_conversion").run_dir
+    assert (pd.read_csv(run_dir / "exactness.csv").largest_difference < 1e-5).all()
+    rates = pd.read_csv(run_dir / "timing.csv").set_index("form").voxels_per_s
+    assert rates["dense"] > 10 * rates["patch by patch"]
+
+
+@pytest.mark.notebooks
+def test_the_final_evaluation_repeats_what_is_on_record(execute):
+    columns = ["scan_id", "threshold", "min_volume_mm3", "tp", "fn", "fp"]
+    here = pd.read_csv(execute("11_final_evaluation").run_dir / "sweep.csv")[columns]
+    record = pd.read_csv(FOLDER.parent / "results" / "D" / "sweep.csv")[columns]
+    both = here.merge(record, on=columns[:3], suffixes=("", "_record"))
+    assert len(both) == len(here) == 2 * len(THRESHOLDS) * len(MIN_VOLUMES_MM3)
+    assert (both.tp + both.fn == both.tp_record + both.fn_record).all()
+    assert ((both.fp - both.fp_record).abs() <= 2 + 0.05 * both.fp_record).all()  # float sums differ by machine
