@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from kit.manifest import select
-from kit.models import build, save_weights
+from kit.models import build
 from kit.runs import open_run
 from kit.samplers import prepare
 from kit.training import train
@@ -64,15 +64,13 @@ def run_experiment(name, table, folder, *, profile="quick", intensities="scan", 
     cohort = prepare(select(table, "train"), cache, intensities=intensities)
     validation = prepare(select(table, "validation"), cache, intensities=intensities, statistics=cohort.statistics)
     network = build(experiment.network, seed=seed)
-    history = train(network, cohort, validation, scheme=experiment.scheme, seed=seed, run=run, **size)
-    save_weights(network, run.weights_path, describe(name, cohort.statistics, history))
+    told = {"experiment": name, **_as_metadata(cohort.statistics)}
+    history = train(network, cohort, validation, scheme=experiment.scheme, seed=seed, run=run, metadata=told, **size)
     return network, cohort.statistics, history
 
 
-def describe(name, statistics, history):
-    """Metadata for a weights file: the experiment, its normalisation, and the patches it has seen."""
-    told = {"experiment": name, "patches_visited": str(int(history.patches_visited.iloc[-1]))}
-    return told if statistics is None else told | {"mean": repr(statistics[0]), "sd": repr(statistics[1])}
+def _as_metadata(statistics):
+    return {} if statistics is None else {"mean": repr(statistics[0]), "sd": repr(statistics[1])}
 
 
 def _decisive(size):

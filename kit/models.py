@@ -10,6 +10,7 @@ The thesis leaves padding open. One rule reproduces every published parameter co
 - pooling rounds down, and a window larger than its map is clipped to it (so pooling a 1x1 map changes nothing).
 """
 
+import json
 import os
 import re
 from dataclasses import dataclass
@@ -250,7 +251,8 @@ def save_weights(network, path, metadata=None):
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     partial = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.partial")
     try:
-        save_file(tensors, partial, metadata=metadata)
+        # one entry: several are written in an order that changes from process to process
+        save_file(tensors, partial, metadata={"about": json.dumps(metadata, sort_keys=True)})
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -367,6 +369,7 @@ def _read_file(path):
         raise ModelError(f"{path}: no such weights file; train the network first or give another path")
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            metadata = json.loads((file.metadata() or {}).get("about", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a readable safetensors file ({error}); copy or train it again") from error

@@ -40,6 +40,7 @@ def train(
     device="auto",
     seed=0,
     run=None,
+    metadata=None,
     progress=True,
 ):
     """Train a network as the thesis does (section 5.2), and leave it with its best weights.
@@ -77,6 +78,8 @@ def train(
         Torch's global random state is left as it was.
     run : kit.runs.Run, optional
         Writes history.csv, weights.safetensors and a checkpoint after each epoch, and goes on from the last one.
+    metadata : dict of str to str, optional
+        Goes into each weights file, beside the patches visited: what a detector has to know of the training scans.
 
     Returns
     -------
@@ -94,13 +97,12 @@ def train(
     _check_words(dtype, scheme)
     device = choose_device(device)
     settings = {
-        "network": network.name,
-        **{"scheme": scheme, "patches_per_epoch": patches_per_epoch, "validation_patches": validation_patches},
-        **{"batch_size": batch_size, "learning_rate": learning_rate, "momentum": momentum},
-        **{"weight_decay": weight_decay, "largest_gradient": largest_gradient},
-        **{"patience": patience, "drops": drops, "dtype": dtype, "seed": seed},
-        **{"training_scans": _fingerprint(cohort), "validation_scans": _fingerprint(validation)},
-    }
+        "network": network.name, "scheme": scheme, "patches_per_epoch": patches_per_epoch,
+        "validation_patches": validation_patches, "batch_size": batch_size, "learning_rate": learning_rate,
+        "momentum": momentum, "weight_decay": weight_decay, "largest_gradient": largest_gradient,
+        "patience": patience, "drops": drops, "dtype": dtype, "seed": seed,
+        "training_scans": _fingerprint(cohort), "validation_scans": _fingerprint(validation),
+    }  # fmt: skip
     network.to(device=device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), learning_rate, momentum, weight_decay=weight_decay)
     state, best = _resume(run, settings, network, optimizer)
@@ -120,12 +122,12 @@ def train(
             elif state.drops_made > drops_before:
                 _go_back(network, optimizer, best)
             if run:
-                _save(run, settings, network, optimizer, state, best)
+                _save(run, settings, network, optimizer, state, best, metadata)
             bar.update()
             bar.set_postfix({name: f"{value:.3f}" for name, value in seen.items()})
     network.load_state_dict(best)
     if run:
-        save_weights(network, run.weights_path)
+        save_weights(network, run.weights_path, state.describe(metadata))
     return pd.DataFrame(state.history)
 
 
@@ -178,6 +180,10 @@ class _State:
     waited: int = 0
     drops_made: int = 0
     history: list = field(default_factory=list)
+
+    def describe(self, metadata):
+        """Metadata of a weights file written now."""
+        return {**(metadata or {}), "patches_visited": str(int(self.history[-1]["patches_visited"]))}
 
     def advance(self, visited, scores, patience, seconds):
         """Write down an epoch, decide on the learning rate, and tell whether this epoch is the best so far."""
@@ -279,11 +285,11 @@ def _fingerprint(cohort):
     return hashlib.sha256(repr((told, cohort.statistics)).encode()).hexdigest()[:16]
 
 
-def _save(run, settings, network, optimizer, state, best):
+def _save(run, settings, network, optimizer, state, best, metadata):
     """Write tables and weights first and the checkpoint last: an epoch counts once that stands."""
     run.save_table("history", pd.DataFrame(state.history))
     if state.best_loss == state.history[-1]["validation_loss"]:
-        save_weights(network, run.weights_path)
+        save_weights(network, run.weights_path, state.describe(metadata))
     tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
     for name, parameter in network.named_parameters():

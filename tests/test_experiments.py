@@ -43,6 +43,18 @@ def test_weights_are_kept_with_what_a_detector_needs(table, tmp_path, intensitie
     assert len(history) == 2
 
 
+def test_weights_of_a_run_that_was_killed_are_normalised_as_they_were_trained(table, tmp_path, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    given = SMALL | {"intensities": "cohort", "epochs": 1}
+    *_, statistics, _ = run_experiment("A", table, tmp_path / "a", **given)
+    monkeypatch.setattr("kit.training.evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment("A", table, tmp_path / "a", **given | {"epochs": 2})
+    assert Detector.load("A", tmp_path / "a" / "weights.safetensors").statistics == statistics
+
+
 def test_a_run_goes_on_with_more_epochs_as_if_never_stopped(table, tmp_path):
     run_experiment("A", table, tmp_path / "a", seed=5, **SMALL | {"epochs": 1})
     *_, resumed = run_experiment("A", table, tmp_path / "a", seed=5, **SMALL)

@@ -115,12 +115,11 @@ def test_low_slices_are_darker_as_in_figure_7_1(scan):
 
 
 @pytest.mark.slow
-def test_vessels_are_as_bright_as_lesions_and_run_through_slices():
+def test_vessels_are_bright_and_run_through_all_slices_of_a_patch():
     head = draw_head(np.random.default_rng(3))
-    bright = (head.image > 1.4) & head.brain
-    table = lesion_table(bright, (1, 1, 1))
-    tall = [box[0][1] - box[0][0] >= 8 for box in table.box]
-    assert sum(tall) >= 20  # one slice of such a vessel is a small bright disc
+    table = lesion_table((head.image > 1.2) & head.brain, (1, 1, 1))  # the faintest lesions reach 1.06
+    tall = [box[0][1] - box[0][0] >= 5 for box in table.box]
+    assert sum(tall) >= 20  # in one slice such a vessel is a small bright disc
 
 
 def test_a_smooth_field_has_no_mean_and_unit_sd():
