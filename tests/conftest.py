@@ -6,6 +6,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from small_scans import write_cohort
+
+from kit.prepared import prepare
 
 OUTSIDE = "KIT_SHARED_DATA"  # environment variable: a folder with scans/, healthy/ and awkward/
 
@@ -31,3 +34,17 @@ def write_image(tmp_path):
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """Manifest rows of three small scans with lesions and a fourth without a label."""
+    table = write_cohort(tmp_path_factory.mktemp("scans"), seeds=[1, 2, 3, 4])
+    table.loc[3, "label"] = ""
+    return table
+
+
+@pytest.fixture(scope="session")
+def cohort(files, tmp_path_factory):
+    """The scans of `files`, prepared."""
+    return prepare(files, tmp_path_factory.mktemp("cache"), progress=False)

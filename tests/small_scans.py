@@ -4,6 +4,9 @@ import nibabel
 import numpy as np
 import pandas as pd
 
+from kit.lesions import components
+from kit.prepared import Cohort, PreparedScan, depth_of
+
 SHAPE = (24, 96, 96)
 AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # file axes L-P-S, so that a transposed array is (slice, row, column)
 
@@ -35,3 +38,14 @@ def write_cohort(folder, seeds, **given):
         image, label = save(image, folder / f"s{seed}.nii"), save(label.astype(np.uint8), folder / f"s{seed}-seg.nii")
         rows.append({"scan_id": f"s{seed}", "image": image, "label": label, "mask": "", "lesion_codes": ""})
     return pd.DataFrame(rows)
+
+
+def cohort_of(volume, label=(), healthy=(), spacing_mm=(1.0, 1.0, 1.0)):
+    """A prepared cohort of one scan, from an array and its label (an array, or nothing), its own normalisation."""
+    volume = np.asarray(volume, np.float16)
+    label = np.zeros(volume.shape, bool) if np.size(label) == 0 else np.asarray(label, bool)
+    lesion = np.flatnonzero(label).astype(np.int32)
+    told = components(label).ravel()[lesion], depth_of(label).ravel()[lesion]
+    healthy = np.flatnonzero(healthy).astype(np.int32) if np.size(healthy) else np.zeros(0, np.int32)
+    facts = 0.0, 1.0, volume.size, float(volume.min()), tuple(spacing_mm)
+    return Cohort((PreparedScan("made", volume, lesion, healthy, *told, *facts),), None)

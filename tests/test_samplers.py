@@ -1,42 +1,16 @@
-"""Draws are what the thesis says, patches are what a plain slice or a slow rotation gives, and the cache is honest."""
+"""Draws are what the thesis says: proportions, border pairs, and nothing black or from another split."""
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from scipy import ndimage
-from small_scans import SHAPE, make_scan, save, write_cohort
+from small_scans import cohort_of, make_scan, save
 
-from kit import samplers
+from kit.lesions import components
 from kit.manifest import ManifestError
-from kit.samplers import Cohort, PreparedScan, draw, patches, prepare
-from kit.volume import ScanError, foreground, normalise
-
-PATCH = (5, 21, 21)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Three scans with lesions and a fourth without a label."""
-    table = write_cohort(tmp_path_factory.mktemp("scans"), seeds=[1, 2, 3, 4])
-    table.loc[3, "label"] = ""
-    return table
-
-
-@pytest.fixture(scope="module")
-def cohort(files, tmp_path_factory):
-    return prepare(files, tmp_path_factory.mktemp("cache"), progress=False)
-
-
-def cohort_of(volume, lesion=(), healthy=()):
-    """A cohort of one scan from an array, its own normalisation."""
-    volume = np.asarray(volume, np.float16)
-    flat = [np.asarray(positions, np.int32) for positions in (lesion, healthy)]
-    return Cohort((PreparedScan("made", volume, *flat, 0.0, 1.0, volume.size, float(volume.min())),), None)
-
-
-def row_at(*voxel):
-    return pd.DataFrame([voxel], columns=["slice", "row", "column"]).assign(scan=pd.Categorical(["made"]))
+from kit.prepared import prepare
+from kit.samplers import SCHEMES, describe, draw, patches, shell
+from kit.volume import foreground
 
 
 def voxels(rows):
@@ -115,131 +89,6 @@ def test_angles_are_uniform_between_minus_and_plus_15_degrees(cohort):
     assert abs(angle.mean()) < 0.5
 
 
-def test_unrotated_patches_are_plain_slices_of_the_normalised_scan(cohort):
-    rows = draw(cohort, limit=60)
-    rows = rows[rows.slice.between(2, 21) & rows.row.between(10, 85) & rows.column.between(10, 85)]
-    found = patches(cohort, rows, PATCH).numpy()
-    images = {scan.scan_id: cohort.image(index) for index, scan in enumerate(cohort.scans)}
-    for patch, (scan, z, y, x) in zip(found, voxels(rows), strict=True):
-        np.testing.assert_array_equal(patch, images[scan][z - 2 : z + 3, y - 10 : y + 11, x - 10 : x + 11])
-
-
-@pytest.mark.parametrize("voxel", [(0, 0, 0), (3, 5, 1), (1, 2, 6)])
-def test_beyond_the_scan_lies_its_minimum(voxel):
-    volume = np.arange(4 * 6 * 7).reshape(4, 6, 7) - 50
-    found = patches(cohort_of(volume), row_at(*voxel), (3, 5, 7))[0].numpy()
-    padded = np.pad(volume, 10, constant_values=-50)
-    z, y, x = (v + 10 for v in voxel)
-    np.testing.assert_array_equal(found, padded[z - 1 : z + 2, y - 2 : y + 3, x - 3 : x + 4])
-
-
-def test_a_patch_wholly_beyond_a_small_scans_reach_is_filled_with_air():
-    found = patches(cohort_of(np.ones((1, 2, 2)) * [[[-3, 1], [1, 1]]]), row_at(0, 0, 0), (9, 31, 31))
-    assert found.shape == (1, 9, 31, 31)
-    assert (found[0] > -3).sum() == 3
-
-
-def test_rotated_patches_agree_with_a_slow_rotation(cohort):
-    rows = draw(cohort, seed=2, limit=24)
-    found = patches(cohort, rows, PATCH, rows.angle).numpy()
-    larger = patches(cohort, rows, (5, 41, 41)).numpy()
-    for patch, window, angle in zip(found, larger, rows.angle, strict=True):
-        slow = ndimage.rotate(window, angle, axes=(1, 2), reshape=False, order=1)
-        np.testing.assert_allclose(patch, slow[:, 10:31, 10:31], atol=2e-4)
-
-
-def test_rotation_keeps_the_wanted_voxel_at_the_centre_to_the_last_bit(cohort):
-    rows = draw(cohort, limit=200)
-    turned = patches(cohort, rows, PATCH, rows.angle)
-    assert torch.equal(turned[:, 2, 10, 10], patches(cohort, rows, PATCH)[:, 2, 10, 10])
-    assert not torch.equal(turned, patches(cohort, rows, PATCH))
-
-
-@pytest.mark.parametrize("angle", [-45.0, -15.0, 15.0, 45.0])
-def test_rotation_brings_no_corner_that_was_not_in_the_scan(angle):
-    volume = np.full((1, 61, 61), 2.0)
-    volume[:, [0, -1]] = volume[:, :, [0, -1]] = -9  # only reached if more than sqrt(2) of the patch were read
-    found = patches(cohort_of(volume), row_at(0, 30, 30), (1, 39, 39), [angle])
-    torch.testing.assert_close(found, torch.full((1, 1, 39, 39), 2.0))
-
-
-def test_statistics_are_those_of_all_non_black_voxels_of_the_training_scans(cohort):
-    values = np.concatenate([image[foreground(image)] for image, _ in map(make_scan, (1, 2, 3, 4))])
-    assert cohort.statistics == pytest.approx((values.mean(dtype=float), values.std(dtype=float)), rel=1e-5)
-
-
-def test_validation_scans_are_normalised_with_the_training_statistics(files, tmp_path):
-    cohort = prepare(files[:1], tmp_path, statistics=(250.0, 50.0), progress=False)
-    wanted = normalise(make_scan(1)[0], 250.0, 50.0)
-    np.testing.assert_allclose(cohort.image(0), wanted, atol=0.01, rtol=1e-3)
-
-
-def test_scan_intensities_give_every_scan_mean_0_and_sd_1(files, tmp_path):
-    cohort = prepare(files[:2], tmp_path, intensities="scan", progress=False)
-    for index, seed in enumerate((1, 2)):
-        values = cohort.image(index)[foreground(make_scan(seed)[0])]
-        assert (values.mean(), values.std()) == pytest.approx((0, 1), abs=1e-3)
-
-
-def test_raw_intensities_up_to_65535_survive_float16(tmp_path):
-    image, _ = make_scan(1)
-    row = {"scan_id": "s", "image": save(image * (65535 / image.max()), tmp_path / "s.nii"), "label": ""}
-    cohort = prepare(pd.DataFrame([row]), tmp_path / "cache", intensities="scan", progress=False)
-    np.testing.assert_allclose(cohort.image(0), normalise(image), rtol=1 / 2000, atol=1e-6)
-
-
-def test_a_prepared_scan_is_not_read_again(files, tmp_path, monkeypatch):
-    wanted = prepare(files, tmp_path, progress=False)
-    monkeypatch.setattr(samplers, "load_scan", None)
-    found = prepare(files, tmp_path, progress=False)
-    pd.testing.assert_frame_equal(draw(found, seed=1), draw(wanted, seed=1))
-
-
-@pytest.mark.parametrize("name", ["volume.npy", "lesion.npy", "healthy.npy", "facts.json"])
-def test_a_damaged_or_missing_cache_file_is_made_anew(files, tmp_path, name):
-    wanted = prepare(files[:1], tmp_path, progress=False).image(0)
-    (path,) = tmp_path.glob(f"*/{name}")
-    path.write_bytes(path.read_bytes()[:-5])
-    np.testing.assert_array_equal(prepare(files[:1], tmp_path, progress=False).image(0), wanted)
-    path.unlink()
-    np.testing.assert_array_equal(prepare(files[:1], tmp_path, progress=False).image(0), wanted)
-
-
-def test_a_killed_preparation_goes_on_where_it_stopped(files, tmp_path, monkeypatch):
-    read = []
-
-    def load(image, *given, **more):
-        read.append(image)
-        if len(read) == 3:
-            raise KeyboardInterrupt
-        return load_scan(image, *given, **more)
-
-    load_scan = samplers.load_scan
-    monkeypatch.setattr(samplers, "load_scan", load)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(files, tmp_path, progress=False)
-    prepare(files, tmp_path, progress=False)
-    assert read == [*files.image[:3], *files.image[2:]]
-    assert not list(tmp_path.rglob("*.part"))
-
-
-def test_a_changed_file_is_prepared_again(tmp_path):
-    table = write_cohort(tmp_path, seeds=[1])
-    prepare(table, tmp_path / "cache", progress=False)
-    save(make_scan(2)[1].astype(np.uint8), tmp_path / "s1-seg.nii")
-    cohort = prepare(table, tmp_path / "cache", progress=False)
-    np.testing.assert_array_equal(cohort.scans[0].lesion, np.flatnonzero(make_scan(2)[1]))
-
-
-def test_with_a_mask_healthy_voxels_come_from_inside_it_only(tmp_path):
-    table = write_cohort(tmp_path, seeds=[1])
-    mask = np.zeros(SHAPE, np.uint8)
-    mask[:, :, 48:] = 3
-    table["mask"] = save(mask, tmp_path / "mask.nii")
-    rows = draw(prepare(table, tmp_path / "cache", progress=False))
-    assert rows.column[~rows.label].min() >= 48
-
-
 def test_a_label_that_lies_in_the_air_is_no_sample(tmp_path):
     image, label = make_scan(1, shape=(24, 160, 160))
     stray = label.copy()
@@ -249,23 +98,152 @@ def test_a_label_that_lies_in_the_air_is_no_sample(tmp_path):
     np.testing.assert_array_equal(cohort.scans[0].lesion, np.flatnonzero(label))
 
 
-def test_lesion_codes_choose_what_is_lesion(tmp_path):
-    table = write_cohort(tmp_path, seeds=[1])
-    codes = make_scan(1)[1] * np.uint8(2)
-    codes[:, 40:60] *= 2
-    table["label"], table["lesion_codes"] = save(codes, tmp_path / "codes.nii"), "4"
-    cohort = prepare(table, tmp_path / "cache", progress=False)
-    np.testing.assert_array_equal(cohort.scans[0].lesion, np.flatnonzero(codes == 4))
+PAIRED = ["border-pairs", "eroded-border-pairs"]
 
 
-def test_what_cannot_be_prepared_or_drawn_is_told_with_a_remedy(files, cohort, tmp_path):
-    with pytest.raises(ManifestError, match="has no rows"):
-        prepare(files[:0], tmp_path)
-    with pytest.raises(ManifestError, match="intensities='raw': choose 'cohort'"):
-        prepare(files, tmp_path, intensities="raw")
-    with pytest.raises(ManifestError, match="'pairs': choose one of balanced, ratio"):
+def labels_of(cohort):
+    return {scan: make_scan(seed)[1] for seed, scan in zip((1, 2, 3), ("s1", "s2", "s3"), strict=True)}
+
+
+@pytest.mark.parametrize("scheme", PAIRED)
+def test_with_pairs_every_lesion_voxel_of_the_scheme_comes_once_and_ten_healthy_ones_with_it(cohort, scheme):
+    rows = draw(cohort, scheme, seed=2)
+    cube = np.ones((3, 3, 3))
+    shrunk = {
+        scan: ndimage.binary_erosion(label, cube) if "eroded" in scheme else label
+        for scan, label in labels_of(cohort).items()
+    }
+    wanted = {(scan, *voxel) for scan, label in shrunk.items() for voxel in np.argwhere(label).tolist()}
+    assert sorted(voxels(rows[rows.label])) == sorted(wanted)
+    assert (rows.why == "healthy").sum() == 10 * len(wanted)
+    assert (rows.why == "beside the border").sum() == (rows.why == "lesion border").sum() > 0
+
+
+@pytest.mark.parametrize(("scheme", "distance"), [("border-pairs", 1), ("eroded-border-pairs", 3)])
+def test_pairs_join_a_border_voxel_and_a_healthy_one_at_the_distance_in_one_batch(cohort, scheme, distance):
+    rows = draw(cohort, scheme, seed=3, batch_size=32)
+    rows["batch"] = np.arange(len(rows)) // 32
+    labels = labels_of(cohort)
+    paired = rows[rows.pair >= 0]
+    for _, pair in paired.groupby("pair"):
+        one, other = pair.sort_values("label", ascending=False).itertuples()
+        assert (one.label, other.label) == (True, False)
+        assert one.batch == other.batch
+        assert one.scan == other.scan
+        apart = np.hypot(np.hypot(one.slice - other.slice, one.row - other.row), one.column - other.column)
+        assert abs(apart - distance) <= 0.25
+        label = labels[one.scan]
+        assert not label[other.slice, other.row, other.column]
+        inner = ndimage.binary_erosion(label, np.ones((3, 3, 3))) if distance == 3 else label
+        at = (one.slice, one.row, one.column)
+        assert inner[at]
+        assert not ndimage.binary_erosion(inner)[at]
+
+
+def test_every_border_voxel_with_a_healthy_neighbour_has_a_partner_and_no_inner_voxel_has_one(cohort):
+    rows = draw(cohort, "border-pairs", seed=1)
+    for scan, label in labels_of(cohort).items():
+        paired = set(voxels(rows[(rows.scan == scan) & rows.label & (rows.pair >= 0)]))
+        border = label & ~ndimage.binary_erosion(label)
+        assert paired == {(scan, *voxel) for voxel in np.argwhere(border).tolist()}
+
+
+def test_a_border_against_air_has_no_partner():
+    label = np.zeros((1, 9, 9), bool)
+    label[0, 4, 4] = True
+    alone = cohort_of(label, label, healthy=np.eye(9)[None] * 0 + (np.arange(9) == 0))
+    rows = draw(alone, "border-pairs")
+    assert (rows.pair == -1).all()
+    assert rows.why.tolist().count("lesion") == 1
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (3.0, 1.0, 1.0), (1.0, 2.0, 0.5)])
+@pytest.mark.parametrize("distance", [1, 3])
+def test_a_shell_holds_all_offsets_of_that_distance_and_no_other(spacing_mm, distance):
+    finest = min(spacing_mm)
+    wanted = [
+        (a, b, c)
+        for a in range(-9, 10)
+        for b in range(-9, 10)
+        for c in range(-9, 10)
+        if abs(np.linalg.norm(np.multiply((a, b, c), spacing_mm)) / finest - distance) <= 0.25
+    ]
+    assert sorted(map(tuple, shell(distance, spacing_mm).tolist())) == wanted
+
+
+def test_partners_keep_the_physical_distance_under_anisotropic_spacing():
+    label = np.zeros((9, 25, 25), bool)
+    label[2:7, 8:17, 8:17] = True
+    cohort = cohort_of(label, label, healthy=~label, spacing_mm=(2.0, 1.0, 1.0))
+    rows = draw(cohort, "eroded-border-pairs", seed=1)
+    pairs = rows[rows.pair >= 0].sort_values(["pair", "label"])[["slice", "row", "column"]].to_numpy().reshape(-1, 2, 3)
+    apart = np.linalg.norm((pairs[:, 0] - pairs[:, 1]) * (2.0, 1.0, 1.0), axis=1)
+    assert len(apart) > 50
+    assert (abs(apart - 3) <= 0.25).all()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("batch_size", [2, 7, 32, 10**6])
+def test_no_pair_is_torn_whatever_the_batch_size(cohort, scheme, batch_size):
+    rows = draw(cohort, scheme, seed=5, limit=500, batch_size=batch_size)
+    batch = np.arange(len(rows)) // batch_size
+    assert (pd.Series(batch).groupby(rows.pair).nunique().drop(-1, errors="ignore") == 1).all()
+    assert (rows.pair.value_counts().drop(-1, errors="ignore") == 2).all()
+    assert rows.angle.std() > 5
+
+
+def test_pairs_are_spread_over_the_batches(cohort):
+    rows = draw(cohort, "border-pairs", seed=5)
+    counts = (rows.pair >= 0).groupby(np.arange(len(rows)) // 32).sum()
+    assert counts[:-1].max() - counts[:-1].min() <= 2
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("limit", [64, 500])
+def test_a_limit_is_kept_with_pairs_counted_in(cohort, scheme, limit):
+    rows = draw(cohort, scheme, seed=1, limit=limit)
+    cost = 1 + SCHEMES[scheme].negatives_per_positive
+    assert limit - cost <= len(rows) <= limit
+    assert (rows.why == "healthy").sum() == (cost - 1) * rows.label.sum()
+
+
+def test_a_lesion_too_thin_for_the_erosion_is_not_shown():
+    label = np.zeros((9, 30, 30), bool)
+    label[4:6, 4:6, 4:6] = True
+    label[2:7, 15:20, 15:20] = True
+    cohort = cohort_of(label, label, healthy=~label)
+    rows = describe(cohort, draw(cohort, "eroded-border-pairs"))
+    assert set(rows.component[rows.label]) == {components(label)[4, 17, 17]}
+    with pytest.raises(ManifestError, match=r"0 lesion \(after erosion\)"):
+        draw(cohort_of(label[:, :10], label[:, :10], healthy=~label[:, :10]), "eroded-border-pairs")
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (3.0, 0.5, 1.5)])
+def test_a_draw_can_be_told_by_lesion_and_distance_to_the_border(spacing_mm):
+    label = np.zeros((8, 20, 20), bool)
+    label[2:7, 3:9, 4:12] = label[0:2, 15:18, 15:18] = True
+    cohort = cohort_of(label, label, healthy=~label, spacing_mm=spacing_mm)
+    rows = describe(cohort, draw(cohort, "border-pairs", seed=4))
+    where, other = np.argwhere(label) * spacing_mm, np.argwhere(~np.pad(label, 1)) * spacing_mm - np.array(spacing_mm)
+    names = components(label)
+    for row in rows.itertuples():
+        voxel = np.array([row.slice, row.row, row.column])
+        assert row.component == names[tuple(voxel)]
+        opposite = other if row.label else where
+        assert row.distance_mm == pytest.approx(np.linalg.norm(opposite - voxel * spacing_mm, axis=1).min())
+
+
+def test_distances_in_a_scan_without_lesions_are_infinite(cohort):
+    rows = describe(cohort, draw(cohort, "ratio", seed=1))
+    without = rows[rows.scan == "s4"]
+    assert len(without) > 10
+    assert np.isinf(without.distance_mm).all()
+    assert (without.component == 0).all()
+    assert np.isfinite(rows.distance_mm[rows.scan != "s4"]).all()
+
+
+def test_what_cannot_be_drawn_is_told_with_a_remedy(files, cohort, tmp_path):
+    with pytest.raises(ManifestError, match="'pairs': choose one of balanced, ratio, border-pairs"):
         draw(cohort, "pairs")
     with pytest.raises(ManifestError, match="0 lesion"):
         draw(prepare(files[3:], tmp_path, progress=False))
-    with pytest.raises(ScanError, match=r"gone\.nii"):
-        prepare(files[:1].assign(image=str(tmp_path / "gone.nii")), tmp_path, progress=False)
