@@ -8,28 +8,42 @@ from kit.runs import open_run
 from kit.samplers import prepare
 from kit.training import train
 
-# One recipe in two sizes. `quick` runs in minutes on a CPU, `full` visits every lesion voxel in every epoch.
+# One recipe in two sizes. `quick` runs in minutes on a CPU; `full` visits, for an experiment's own number of epochs,
+# every lesion voxel and the healthy ones that its scheme adds. `patches` is the size of a run in one number.
 PROFILES = {
-    "quick": {"epochs": 3, "patches_per_epoch": 4000, "validation_patches": 1000},
-    "full": {"epochs": 20, "patches_per_epoch": None, "validation_patches": None},
+    "quick": {"patches": 6000, "epochs": 3, "validation_patches": 1000},
+    "full": {"patches": None, "epochs": None, "validation_patches": None},
 }
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A row of the thesis' tables 5.1 to 5.5: a network and how its samples are drawn (see `kit.samplers.SCHEMES`)."""
+    """A row of the thesis' tables 5.1 to 5.6.
+
+    `scheme` is how its samples are drawn and what the classes weigh (`kit.samplers.SCHEMES`), `epochs` how often the
+    thesis visited them, `against` the experiment that it changes and `changes` how; `before` is the thesis' finding.
+    """
 
     network: str
     scheme: str
-    changes: str  # against the experiment before
+    against: str
+    changes: str
+    epochs: int = 20
+    schedule: tuple = (("learning_rate", 0.01), ("patience", 2), ("drops", 3))
 
 
 EXPERIMENTS = {
-    "A": Experiment("A", "balanced", "one slice, five convolutions"),
-    "B": Experiment("B", "balanced", "two convolutions more"),
-    "C": Experiment("C", "balanced", "five slices instead of one"),
-    "D": Experiment("D", "balanced", "one convolution more, twice as wide fully connected layers"),
-    "G": Experiment("G", "ratio", "wider convolutions, ten negatives a positive"),
+    "A": Experiment("A", "balanced", "", "one slice, five convolutions"),
+    "B": Experiment("B", "balanced", "A", "two convolutions more"),
+    "C": Experiment("C", "balanced", "B", "five slices instead of one"),
+    "D": Experiment("D", "balanced", "C", "one convolution more, twice as wide fully connected layers"),
+    "E": Experiment("E", "balanced", "D", "a second path over the 5x5x5 voxels in the middle"),
+    "F": Experiment("F", "balanced", "D", "a second path with a sparse kernel over 91x91 voxels"),
+    "G": Experiment("G", "ratio", "D", "wider convolutions; ten negatives a positive, weighted by a tenth"),
+    "G-Pairs": Experiment("G", "border-pairs", "G", "each border voxel with a healthy neighbour in its batch"),
+    "G-Eroded-Pairs": Experiment("G", "eroded-border-pairs", "G-Pairs", "lesions eroded, pairs three voxels apart"),
+    "H-Eroded-Pairs": Experiment("H", "eroded-border-pairs", "G-Eroded-Pairs", "one convolution more"),
+    "FCN": Experiment("FCN", "balanced", "D", "no pooling, 17 voxels of field, a map of outputs a patch", epochs=250),
 }
 
 
@@ -50,7 +64,8 @@ def run_experiment(name, table, folder, *, profile="quick", intensities="scan", 
         Normalisation, see `kit.samplers.prepare`. The thesis has "cohort"; the default here is "scan", because MR
         intensities have no unit and a network trained on one scanner's numbers is lost on another's.
     options
-        Override the profile or go to `kit.training.train`: epochs, patches_per_epoch, device, dtype, progress.
+        Override the profile (patches: to visit in all epochs together; epochs; validation_patches) or go to
+        `kit.training.train`: patches_per_epoch, device, dtype, progress.
 
     Returns
     -------
@@ -58,7 +73,7 @@ def run_experiment(name, table, folder, *, profile="quick", intensities="scan", 
         `statistics` as in `kit.evaluation.Detector`.
     """
     experiment = EXPERIMENTS[name]
-    size = {**PROFILES[profile], **options}
+    size = dict(experiment.schedule) | run_size(experiment, profile, options)
     run = open_run(folder, {"experiment": name, "intensities": intensities, "seed": seed, **_decisive(size)})
     cache = cache_dir or run.folder.parent / "cache"
     cohort = prepare(select(table, "train"), cache, intensities=intensities)
@@ -69,9 +84,23 @@ def run_experiment(name, table, folder, *, profile="quick", intensities="scan", 
     return network, cohort.statistics, history
 
 
+def run_size(experiment, profile, options=()):
+    """What `kit.training.train` is told of a run's size: epochs, patches_per_epoch and validation_patches.
+
+    >>> run_size(EXPERIMENTS["A"], "quick")
+    {'epochs': 3, 'validation_patches': 1000, 'patches_per_epoch': 2000}
+    >>> run_size(EXPERIMENTS["FCN"], "full")
+    {'epochs': 250, 'validation_patches': None, 'patches_per_epoch': None}
+    """
+    size = PROFILES[profile] | dict(options)
+    patches = size.pop("patches")
+    size["epochs"] = size["epochs"] or experiment.epochs
+    return {"patches_per_epoch": patches and max(1, patches // size["epochs"])} | size
+
+
 def _as_metadata(statistics):
     return {} if statistics is None else {"mean": repr(statistics[0]), "sd": repr(statistics[1])}
 
 
 def _decisive(size):
-    return {name: value for name, value in size.items() if name not in ("device", "progress", "epochs")}
+    return {name: value for name, value in size.items() if name not in ("device", "progress", "epochs", "resident")}

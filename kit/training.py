@@ -13,11 +13,13 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from kit.models import ModelError, save_weights
+from kit.replay import Replayed
 from kit.runs import refuse_other_parameters
-from kit.samplers import SCHEMES, draw, patches
+from kit.samplers import SCHEMES, Places, Resident, draw, label_maps, patches
 
 PRECISIONS = ("float32", "bfloat16")
 PREPARED_BATCHES = 8  # patches are gathered and rotated for so many batches at once
+RESIDENT_BATCHES = 64  # the same where the scans lie on the device: enough that launching the reads costs nothing
 
 
 def train(
@@ -38,6 +40,7 @@ def train(
     drops=3,
     dtype="float32",
     device="auto",
+    resident=None,
     seed=0,
     run=None,
     metadata=None,
@@ -72,7 +75,10 @@ def train(
     dtype : {"float32", "bfloat16"}
         bfloat16 pays on hardware that has it, and is slower elsewhere.
     device : str
-        "auto" takes a GPU where there is one.
+        "auto" takes a GPU where there is one. There the whole prepared cohort lies in its memory, a batch's step is
+        recorded once an epoch as a CUDA graph and replayed, and the host waits for nothing before the epoch's end.
+    resident : bool, optional
+        Whether the cohort is copied to the device; None: on a GPU.
     seed : int
         The same seed, machine and versions give the same history (but `seconds`) and weights to the last bit.
         Torch's global random state is left as it was.
@@ -96,6 +102,10 @@ def train(
     """
     _check_words(dtype, scheme)
     device = choose_device(device)
+    if resident or (resident is None and device.type == "cuda"):
+        sources = Resident(cohort, device), Resident(validation, device)
+    else:
+        sources = cohort, validation
     settings = {
         "network": network.name, "scheme": scheme, "patches_per_epoch": patches_per_epoch,
         "validation_patches": validation_patches, "batch_size": batch_size, "learning_rate": learning_rate,
@@ -110,11 +120,11 @@ def train(
     with tqdm(total=epochs, initial=state.epoch, desc="training", unit="epoch", disable=not progress) as bar:
         while state.epoch < epochs and state.drops_made <= drops:
             started, epoch = perf_counter(), state.epoch + 1
-            rows = draw(cohort, scheme, seed, epoch, limit=patches_per_epoch)
+            rows = draw(cohort, scheme, seed, epoch, limit=patches_per_epoch, batch_size=batch_size)
             optimizer.param_groups[0]["lr"] = state.learning_rate
             with _reproducible(seed, epoch, device):
-                learnt = _learn(network, optimizer, cohort, rows, settings, device, progress)
-            seen = evaluate(network, validation, examined, dtype=dtype, device=device)
+                learnt = _learn(network, optimizer, sources[0], rows, settings, device, progress)
+            seen = evaluate(network, sources[1], examined, dtype=dtype, device=device)
             _require_finite(seen["validation_loss"], settings)
             drops_before = state.drops_made
             if state.advance(len(rows), learnt | seen, patience, perf_counter() - started):
@@ -131,8 +141,10 @@ def train(
     return pd.DataFrame(state.history)
 
 
-def evaluate(network, cohort, rows, *, dtype="float32", device="auto", batch_size=256):
-    """Classify the patches of a draw, unrotated, and score them patch by patch.
+def evaluate(network, source, rows, *, dtype="float32", device="auto", batch_size=256):
+    """Classify the voxels of a draw, unrotated, and score them one by one.
+
+    `source` is a prepared cohort, or a `kit.patches.Resident` one on the same device.
 
     Returns
     -------
@@ -142,20 +154,20 @@ def evaluate(network, cohort, rows, *, dtype="float32", device="auto", batch_siz
     """
     device = choose_device(device)
     network.to(device).eval()
-    loss, counts = 0.0, np.zeros((2, 2), int)  # (is lesion, called lesion)
+    loss, counts = torch.zeros((), dtype=torch.float64, device=device), torch.zeros(4, dtype=torch.long, device=device)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+        read = _reader(source, rows.assign(angle=np.float32(0)), network.patch_shape, 1, device)
         for start in range(0, len(rows), batch_size):
-            some = rows.iloc[start : start + batch_size]
-            logits = network(_channels_last(patches(cohort, some, network.patch_shape, device=device))).float().cpu()
-            label = torch.from_numpy(some["label"].to_numpy(np.int64))
-            loss += functional.cross_entropy(logits, label, reduction="sum").item()
-            np.add.at(counts, (label.numpy(), logits.argmax(1).numpy()), 1)
-    hits, called = int(counts[1, 1]), int(counts[:, 1].sum())
+            found, label = read(start, start + batch_size)
+            logits = network(_channels_last(found)).float()
+            loss += functional.cross_entropy(logits, label, reduction="sum")
+            counts += torch.bincount(2 * label + logits.argmax(1), minlength=4)  # (is lesion, called lesion)
+    (_, wrong), (missed, hits) = counts.view(2, 2).tolist()
     return {
-        "validation_loss": loss / len(rows),
-        "validation_accuracy": float(counts.trace() / len(rows)),
-        "validation_recall": hits / int(counts[1].sum()),
-        "validation_precision": hits / called if called else float("nan"),
+        "validation_loss": loss.item() / len(rows),
+        "validation_accuracy": 1 - (wrong + missed) / len(rows),
+        "validation_recall": hits / (hits + missed) if hits + missed else float("nan"),
+        "validation_precision": hits / (hits + wrong) if hits + wrong else float("nan"),
     }
 
 
@@ -201,25 +213,33 @@ class _State:
         return False
 
 
-def _learn(network, optimizer, cohort, rows, settings, device, progress):
+def _learn(network, optimizer, source, rows, settings, device, progress):
     """One epoch over `rows`: train_loss and train_accuracy, as they were on the way."""
     weight = torch.tensor(SCHEMES[settings["scheme"]].class_weights, device=device)
     total = torch.zeros(2, dtype=torch.float64, device=device)  # loss, correct
     network.train()
+
+    def step(batch, wanted):
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings["dtype"] == "bfloat16"):
+            logits = network(batch).float()
+            loss = functional.cross_entropy(logits, wanted, weight)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), settings["largest_gradient"])
+        optimizer.step()
+        correct = (logits.detach().argmax(1) == wanted).double().mean()
+        total.add_(torch.stack([loss.detach().double(), correct]) * len(wanted))
+
+    if device.type == "cuda":
+        step = Replayed(step)
     with tqdm(total=len(rows), unit="patch", leave=False, disable=not progress) as bar:
-        for found, label in _prepared(cohort, rows, network.patch_shape, settings["batch_size"], device):
+        for found, label in _prepared(source, rows, network, settings["batch_size"], device):
             for batch, wanted in zip(*(t.split(settings["batch_size"]) for t in (found, label)), strict=True):
-                with torch.autocast(device.type, torch.bfloat16, enabled=settings["dtype"] == "bfloat16"):
-                    logits = network(_channels_last(batch)).float()
-                    loss = functional.cross_entropy(logits, wanted, weight)
-                optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(network.parameters(), settings["largest_gradient"])
-                optimizer.step()
-                correct = (logits.detach().argmax(1) == wanted).sum()
-                total += torch.stack([loss.detach() * len(wanted), correct]).double()
-            _require_finite(total[0], settings)
+                step(_channels_last(batch), wanted)
+            if device.type == "cpu":  # elsewhere a look at the loss would make the host wait
+                _require_finite(total[0], settings)
             bar.update(len(label))
+    _require_finite(total[0], settings)
     loss, accuracy = (total / len(rows)).tolist()
     return {"train_loss": loss, "train_accuracy": accuracy}
 
@@ -240,21 +260,43 @@ def _require_finite(loss, settings):
         )
 
 
-def _prepared(cohort, rows, patch_shape, batch_size, device):
+def _prepared(source, rows, network, batch_size, device):
     """Rotated patches and labels for some batches at a time, the next ones being made while these are used."""
-
-    def make(start):
-        some = rows.iloc[start : start + PREPARED_BATCHES * batch_size]
-        label = torch.from_numpy(some["label"].to_numpy(np.int64)).to(device)
-        return patches(cohort, some, patch_shape, some["angle"].to_numpy(), device), label
-
+    side = network.training_shape[-1] - network.patch_shape[-1] + 1  # of a map of outputs: 1 for all but the FCN
+    read = _reader(source, rows, network.training_shape, side, device)
+    if isinstance(source, Resident):  # a device works ahead of its host by itself
+        size = batch_size * RESIDENT_BATCHES
+        yield from (read(start, start + size) for start in range(0, len(rows), size))
+        return
+    size = batch_size * PREPARED_BATCHES
     with ThreadPoolExecutor(1) as ahead:
         waiting = None
-        for start in range(0, len(rows), PREPARED_BATCHES * batch_size):
-            ready, waiting = waiting, ahead.submit(make, start)
+        for start in range(0, len(rows), size):
+            ready, waiting = waiting, ahead.submit(read, start, start + size)
             if ready:
                 yield ready.result()
         yield waiting.result()
+
+
+def _reader(source, rows, shape, side, device):
+    """From (start, stop) to those rows' patches (N, slice, row, column) and labels.
+
+    Labels are (N,), or (N, side, side) for a map of outputs. All of a draw goes to the device at once.
+    """
+    places = Places.of(rows, device) if isinstance(source, Resident) else None
+
+    def read(start, stop):
+        if places:
+            some = places.part(slice(start, stop))
+            found, maps = source.patches(some, shape), source.label_maps(some, side)
+        else:
+            some = rows.iloc[start:stop]
+            angles = some["angle"].to_numpy()
+            found = patches(source, some, shape, angles if angles.any() else None, device)
+            maps = label_maps(source, some, side, angles, device)
+        return found, maps[:, 0, 0] if side == 1 else maps
+
+    return read
 
 
 def _channels_last(batch):

@@ -1,0 +1,168 @@
+"""The thesis' experiments at a larger size than a notebook's, for the record: `results/`.
+
+    python -m kit.record --patches 7000000 --patients 172 --device cuda --dtype bfloat16
+    python -m kit.record --experiments G-Pairs G-Eroded-Pairs --labels faulty --patches 96000
+
+Trains each experiment on a synthetic cohort of its own, evaluates it on partitions of the test scans (Table 5.5) and
+writes four tables: runs.csv (a row a run: size, seed, commit, hardware, time), histories.csv, sweeps.csv, lesions.csv.
+Stopped, it goes on where it was when the same command is given again.
+"""
+
+import argparse
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from kit.evaluation import Detector, evaluate_cohort, partitions
+from kit.experiments import EXPERIMENTS, run_experiment
+from kit.labelfaults import FAULTS, with_faults
+from kit.manifest import read_manifest, select
+from kit.phantom import make_missing, plan_cohort
+from kit.runs import environment
+from kit.volume import ScanError
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLES = ("runs", "histories", "sweeps", "lesions")
+SWEEP_COLUMNS = [
+    "scan_id",
+    "patient_id",
+    "threshold",
+    "min_volume_mm3",
+    "tp",
+    "fn",
+    "fp",
+    "dice",
+    "dice_healthy",
+    "slices",
+]
+LESION_COLUMNS = ["scan_id", "patient_id", "component", "volume_mm3", "diameter_mm", "size_mm", "found"]
+
+
+def record(name, table, runs, *, labels="clean", seed=2015, device="auto", progress=True, **size):
+    """Run one experiment for the record, or go on with it; its tables end up in its folder.
+
+    Parameters
+    ----------
+    name : str
+        A key of `kit.experiments.EXPERIMENTS`.
+    table : pandas.DataFrame
+        A cohort with training, validation and test scans.
+    runs : path
+        One subfolder an experiment and kind of labels; the prepared scans are shared.
+    labels : str
+        A key of `kit.labelfaults.FAULTS`: what training and validation labels suffer from. Test labels stay clean.
+    size
+        patches, epochs, validation_patches, dtype: see `kit.experiments.run_experiment`.
+
+    Returns
+    -------
+    pandas.Series
+        The run's row of runs.csv.
+    """
+    folder, faulty = Path(runs) / f"{name}-{labels}", table
+    if labels != "clean":
+        seen = table[table.split.isin(["train", "validation"])]
+        faulty = with_faults(seen, Path(runs) / f"labels-{labels}", labels, seed=seed, progress=progress)
+    given = {"cache_dir": Path(runs) / "cache", "seed": seed, "device": device, "progress": progress, **size}
+    network, statistics, history = run_experiment(name, faulty, folder, **given)
+    test = select(table, "test")
+    found = evaluate_cohort(
+        Detector(network, statistics), test, folder / "sampled", where=partitions, device=device, progress=progress
+    )
+    told = {"experiment": name, "labels": labels}
+    visited, seconds = int(history.patches_visited.iloc[-1]), history.seconds.sum()
+    row = told | {
+        "network": EXPERIMENTS[name].network, "scheme": EXPERIMENTS[name].scheme, "patches_visited": visited,
+        "epochs": len(history), "training_scans": int((table.split == "train").sum()), "test_scans": len(test),
+        "test_lesions": len(found.lesions), "training_seconds": round(seconds), "patches_per_second": visited / seconds,
+        "evaluation_seconds": round(found.scans.seconds.sum()), "seed": seed, "dtype": size.get("dtype", "float32"),
+        **_circumstances(),
+    }  # fmt: skip
+    parts = pd.DataFrame([row]).round({"patches_per_second": 1}), history, _thinned(found.sweep), found.lesions
+    for file, part in zip(TABLES, parts, strict=True):
+        columns = {"sweeps": SWEEP_COLUMNS, "lesions": LESION_COLUMNS}.get(file, list(part))
+        part = part[columns].assign(**told) if file == "runs" else part[columns].assign(**told)[[*told, *columns]]
+        part.to_csv(folder / f"{file}.csv", index=False)
+    return pd.Series(row)
+
+
+def gather(runs, out):
+    """Put the tables of all finished runs of a folder together, and write them to another."""
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    done = sorted(path.parent for path in Path(runs).glob("*/lesions.csv"))
+    for file in TABLES:
+        whole = pd.concat([pd.read_csv(folder / f"{file}.csv") for folder in done], ignore_index=True)
+        order = whole.experiment.map({name: at for at, name in enumerate(EXPERIMENTS)})
+        whole = whole.assign(order=order).sort_values(["labels", "order"], kind="stable").drop(columns="order")
+        whole.round(5).to_csv(out / f"{file}.csv", index=False, lineterminator="\n")
+
+
+def cohort(folder, patients, seed):
+    """The synthetic cohort of a record, planned, made where files are missing, and read as a manifest."""
+    path = Path(folder) / "manifest.csv"
+    planned = plan_cohort(patients, seed, folder="scans", follow_ups=0)
+    if path.is_file() and not pd.read_csv(path, dtype=str).scan_id.equals(planned.scan_id):
+        raise ScanError(f"{path}: a cohort of other patients than the {patients} asked for; choose another folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    planned.to_csv(path, index=False)
+    return make_missing(read_manifest(path, check_files=False))
+
+
+def _thinned(sweep):
+    """All thresholds without a minimum volume, and all minimum volumes at 0.5: the rest would be megabytes."""
+    return sweep[(sweep.min_volume_mm3 == 0) | (sweep.threshold == 0.5)]
+
+
+def _circumstances():
+    """When, by which version of the code and on what."""
+    told = environment()
+    hardware = told["hardware"]
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    cpu = f"CPU, {hardware['machine']}, {hardware['cpu_capability']}, {hardware['torch_threads']} thread(s)"
+    return {
+        "commit": found.stdout.strip() or "unknown",
+        "date": date.today().isoformat(),
+        "hardware": hardware["gpu"] or cpu,
+        "torch": told["versions"]["torch"],
+    }
+
+
+def main(arguments=None):
+    """The command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m kit.record", description=__doc__.partition("\n")[0])
+    parser.add_argument("--experiments", nargs="+", default=list(EXPERIMENTS), choices=EXPERIMENTS, metavar="NAME")
+    parser.add_argument("--labels", default="clean", choices=FAULTS)
+    parser.add_argument("--patients", type=int, default=96, help="of the cohort, 7 in 12 for training (%(default)s)")
+    parser.add_argument("--cohort-seed", type=int, default=2016, help="the built-in cohort has 2015 (%(default)s)")
+    parser.add_argument("--patches", type=int, default=96_000, help="to visit in all, each network (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--validation-patches", type=int, default=4000)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0: torch's choice")
+    parser.add_argument("--seed", type=int, default=2015)
+    parser.add_argument("--runs", default=ROOT / "runs" / "record", help="working folder (%(default)s)")
+    parser.add_argument("--out", default=ROOT / "results" / "record", help="where the tables go (%(default)s)")
+    told = vars(parser.parse_args(arguments))
+    names, runs, out, threads = (told.pop(name) for name in ("experiments", "runs", "out", "threads"))
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        table = cohort(Path(runs) / "cohort", told.pop("patients"), told.pop("cohort_seed"))
+        for name in names:
+            print(record(name, table, runs, **told).to_string(), flush=True)
+            gather(runs, out)
+    except ValueError as error:  # every error of the kit is one
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
