@@ -47,6 +47,13 @@ class PreparedScan:
     minimum: float
     spacing_mm: tuple = (1.0, 1.0, 1.0)
 
+    @property
+    def label(self):
+        """The label that the lesion voxels come from: bool (slice, row, column)."""
+        label = np.zeros(self.volume.size, bool)
+        label[self.lesion] = True
+        return label.reshape(self.volume.shape)
+
 
 @dataclass(frozen=True)
 class Cohort:

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from small_scans import write_cohort
+from small_scans import make_scan, write_cohort
 
 from kit.evaluation import Detector
-from kit.experiments import EXPERIMENTS, PROFILES, run_experiment
+from kit.experiments import EXPERIMENTS, PROFILES, run_experiment, run_size
 from kit.models import NETWORKS, weights_metadata
+from kit.published import sampled, whole_scans_fcn
 from kit.runs import RunError
 from kit.samplers import SCHEMES
 
@@ -21,13 +22,30 @@ def table(tmp_path_factory):
 
 
 def test_every_experiment_names_a_network_and_a_scheme():
-    for experiment in EXPERIMENTS.values():
+    for name, experiment in EXPERIMENTS.items():
         assert experiment.network in NETWORKS
         assert experiment.scheme in SCHEMES
+        assert experiment.against in EXPERIMENTS or name == "A"
+
+
+def test_the_experiments_are_those_of_the_thesis():
+    assert set(EXPERIMENTS) == {*sampled().index, *whole_scans_fcn().index}
 
 
 def test_the_two_profiles_are_sizes_of_one_recipe():
-    assert set(PROFILES["quick"]) == set(PROFILES["full"]) == {"epochs", "patches_per_epoch", "validation_patches"}
+    assert set(PROFILES["quick"]) == set(PROFILES["full"]) == {"epochs", "patches", "validation_patches"}
+    assert run_size(EXPERIMENTS["D"], "full") == {"epochs": 20, "patches_per_epoch": None, "validation_patches": None}
+    assert run_size(EXPERIMENTS["D"], "quick", {"patches": 900})["patches_per_epoch"] == 300
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_trains_and_gives_a_detector(table, tmp_path, name):
+    size = {"patches": 48, "epochs": 1, "validation_patches": 8, "progress": False, "device": "cpu"}
+    network, statistics, history = run_experiment(name, table, tmp_path / "run", **size)
+    assert 20 <= history.patches_visited[0] <= 48
+    found = Detector(network, statistics)(make_scan(1)[0][:, 40:52, 40:52])
+    assert found.shape == (24, 12, 12)
+    assert 0 <= found.min() < found.max() <= 1
 
 
 @pytest.mark.parametrize("intensities", ["scan", "cohort"])

@@ -218,3 +218,23 @@ def test_a_gpu_repeats_itself_and_learns_as_a_cpu_does(cohorts):
     given = {**BUDGET, "device": "cuda"}
     histories = [train(build(TINY, seed=1), *cohorts, epochs=2, **given) for _ in range(2)]
     assert without_seconds(histories[0]) == without_seconds(histories[1])
+
+
+@pytest.mark.parametrize("network", [TINY, "FCN"])
+def test_a_resident_cohort_trains_as_one_on_the_host_does(cohorts, network):
+    given = {**BUDGET, "patches_per_epoch": 96, "validation_patches": 32, "epochs": 1, "seed": 3}
+    histories = [train(build(network, seed=1), *cohorts, resident=where, **given) for where in (False, True)]
+    a, b = (history.drop(columns="seconds").iloc[0] for history in histories)
+    np.testing.assert_allclose(a.to_numpy(float), b.to_numpy(float), rtol=2e-3)
+
+
+def test_the_fcn_learns_from_maps_of_outputs_and_is_scored_voxel_by_voxel(cohorts):
+    history = train(build("FCN", seed=1), *cohorts, epochs=2, seed=1, **{**BUDGET, "patches_per_epoch": 320})
+    assert history.validation_accuracy.max() > 0.8
+    assert history.patches_visited.tolist() == [320, 640]
+
+
+@pytest.mark.parametrize("scheme", ["border-pairs", "eroded-border-pairs"])
+def test_training_takes_border_pairs(cohorts, scheme):
+    history = train(build(TINY, seed=1), *cohorts, epochs=1, scheme=scheme, **BUDGET)
+    assert 100 < history.patches_visited[0] <= 128

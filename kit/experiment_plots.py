@@ -1,0 +1,110 @@
+"""Figures of the experiments: what a scheme looks at, and how networks stand beside each other and the thesis."""
+
+from matplotlib.lines import Line2D
+
+from kit.patches import patches
+from kit.plots import BLUE, GREEN, GREY, ORANGE, RED, SKY, show_slice
+
+# one colour an experiment in every figure, from Okabe and Ito's set; G's and H's schemes differ in the marker
+COLOURS = {
+    "A": "#999999", "B": SKY, "C": GREEN, "D": BLUE, "E": "#CC79A7", "F": "#882255", "G": ORANGE, "G-Pairs": RED,
+    "G-Eroded-Pairs": "#8C6D00", "H-Eroded-Pairs": "#332288", "FCN": "black",
+}  # fmt: skip
+MARKERS = {"lesion": "o", "lesion border": "o", "beside the border": "s", "healthy": "s"}
+WHY_COLOURS = {"lesion": SKY, "lesion border": RED, "beside the border": GREEN, "healthy": ORANGE}
+TITLES = {
+    "recall": "recall (%)",
+    "precision": "precision (%)",
+    "dice": "Dice of lesions",
+    "dice_healthy": "Dice, healthy",
+}
+
+
+def sample_patches(axes, cohort, rows, patch_shape, window=(-1, 3)):
+    """Draw the centre slice of turned training patches: lesion voxels in the upper row of axes, healthy ones below.
+
+    Parameters
+    ----------
+    axes : (2, n) array of Axes
+    cohort : kit.prepared.Cohort
+    rows : pandas.DataFrame
+        Of `kit.samplers.draw`; the first n of each class are shown, with what they are.
+    patch_shape : (slices, rows, columns)
+    """
+    for line, label in zip(axes, (True, False), strict=True):
+        some = rows[rows.label == label].head(len(line))
+        found = patches(cohort, some, patch_shape, some.angle.to_numpy())[:, patch_shape[0] // 2].numpy()
+        for ax, patch, why in zip(line, found, some.why, strict=False):
+            show_slice(ax, patch, window=window, title=why)
+    return axes
+
+
+def drawn_voxels(ax, image_slice, label_slice, rows, *, window=None, size=22):
+    """Draw a slice with the voxels that were drawn on it, coloured by why, a pair joined by a line (Fig. 5.6).
+
+    Parameters
+    ----------
+    image_slice, label_slice : (row, column) arrays
+    rows : pandas.DataFrame
+        The rows of `kit.samplers.draw` on this slice; a partner on another slice is not there to be joined.
+    """
+    show_slice(ax, image_slice, label_slice, window=window)
+    for _, pair in rows[rows.pair >= 0].groupby("pair"):
+        ax.plot(pair.column, pair.row, color="white", linewidth=0.8, zorder=2)
+    for why, mine in rows.groupby("why", observed=True):
+        ax.scatter(mine.column, mine.row, s=size, marker=MARKERS[why], color=WHY_COLOURS[why], edgecolors="black",
+                   linewidths=0.4, zorder=3)  # fmt: skip
+    return ax
+
+
+def legend_of_reasons(figure, reasons):
+    """A legend of `drawn_voxels` below a figure, for the reasons that occur in it."""
+    entries = [
+        Line2D([], [], marker=MARKERS[why], color=WHY_COLOURS[why], linestyle="", markeredgecolor="black", label=why)
+        for why in WHY_COLOURS
+        if why in set(reasons)
+    ]
+    figure.legend(handles=entries, loc="outside lower center", ncols=len(entries))
+    return figure
+
+
+def forest(axes, measured, published):
+    """Draw every experiment's scores with their intervals, one axes a score, the published figure as a star.
+
+    Parameters
+    ----------
+    axes : sequence of Axes
+        One a score of `TITLES`, in this order; they share the experiments.
+    measured : pandas.DataFrame
+        `kit.results.record_table`.
+    published : pandas.DataFrame
+        Indexed by experiment, with the columns of `TITLES`.
+    """
+    names = list(measured.index)[::-1]
+    for ax, (score, title) in zip(axes, TITLES.items(), strict=False):
+        scale = 100 if title.endswith("(%)") else 1
+        for at, name in enumerate(names):
+            row = measured.loc[name]
+            value, low, high = (scale * row[score + end] for end in ("", "_low", "_high"))
+            if value == value:
+                ax.plot([low, high], [at, at], color=COLOURS.get(name, GREY), linewidth=2)
+                ax.plot(value, at, "o", color=COLOURS.get(name, GREY), markersize=6)
+            if name in published.index:
+                ax.plot(scale * published.loc[name, score], at, "*", color="black", markersize=9, zorder=3)
+        ax.set_yticks(range(len(names)), names)
+        ax.set(xlabel=title, ylim=(-0.7, len(names) - 0.3))
+        ax.grid(axis="x", color="0.9")
+        ax.set_axisbelow(True)
+    return axes
+
+
+def learning_curves(ax, histories, score="validation_loss"):
+    """Draw one score of several experiments' training over the patches visited.
+
+    `histories` has the rows of `kit.training.train` with their `experiment`.
+    """
+    for name, history in histories.groupby("experiment", sort=False):
+        ax.plot(history.patches_visited / 1000, history[score], "o-", markersize=3, color=COLOURS[name], label=name)
+    ax.set(xlabel="patches visited (thousands)", ylabel=score.replace("_", " "), xlim=(0, None))
+    ax.legend(fontsize=8)
+    return ax

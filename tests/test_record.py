@@ -1,0 +1,60 @@
+"""A record is made by one command, goes on where it stopped, and says where each figure comes from."""
+
+import pandas as pd
+import pytest
+from small_scans import write_cohort
+
+from kit import record as module
+from kit.record import gather, main, record
+from kit.results import read_record, record_table
+
+SIZE = {"patches": 128, "epochs": 2, "validation_patches": 32, "device": "cpu", "progress": False}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    table = write_cohort(tmp_path_factory.mktemp("cohort"), (1, 2, 3, 4, 5))
+    return table.assign(patient_id=list("pqrst"), session=1, split=["train", "train", "validation", "test", "test"])
+
+
+def test_a_run_leaves_what_the_record_is_read_from(table, tmp_path):
+    told = record("A", table, tmp_path / "runs", **SIZE)
+    assert (told.patches_visited, told.training_scans, told.test_scans, told.test_lesions) == (128, 2, 2, 6)
+    record("A", table, tmp_path / "runs", labels="faulty", **SIZE)
+    gather(tmp_path / "runs", tmp_path / "results")
+    found = read_record(tmp_path / "results")
+    assert found.runs[["experiment", "labels"]].values.tolist() == [["A", "clean"], ["A", "faulty"]]
+    assert found.runs.hardware.str.contains("CPU").all()
+    assert len(found.of("A", "faulty").histories) == 2
+    assert record_table(found).loc["A", "lesions"] == 6
+
+
+def test_faulty_labels_are_seen_in_training_only(table, tmp_path, monkeypatch):
+    seen = {}
+
+    def spied(name, cohort, *_, **__):
+        seen["train"] = cohort
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "run_experiment", spied)
+    with pytest.raises(KeyboardInterrupt):
+        record("A", table, tmp_path, labels="faulty", **SIZE)
+    assert set(seen["train"].split) == {"train", "validation"}
+    assert seen["train"].label.str.contains("labels-faulty").all()
+
+
+def test_a_finished_run_is_read_back(table, tmp_path, monkeypatch):
+    first = record("A", table, tmp_path, **SIZE)
+    monkeypatch.setattr("kit.training._learn", None)
+    monkeypatch.setattr("kit.evaluation.probability_map", None)
+    second = record("A", table, tmp_path, **SIZE)
+    assert second.patches_per_second == first.patches_per_second
+
+
+def test_the_command_refuses_another_cohort_in_the_same_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(module, "make_missing", lambda table: table)
+    folder = tmp_path / "cohort"
+    folder.mkdir()
+    pd.DataFrame({"scan_id": ["P01_1"]}).to_csv(folder / "manifest.csv", index=False)
+    assert main(["--runs", str(tmp_path), "--out", str(tmp_path / "out"), "--patients", "12"]) == 2
+    assert "a cohort of other patients than the 12 asked for" in capsys.readouterr().err
