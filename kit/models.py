@@ -1,110 +1,69 @@
-"""The thesis' patch networks as data, and the one builder that reads them.
-
-A row is written as Tables 5.1-5.4 write it, so that code and paper can be held side by side: ``conv3-48`` is a 3x3
-convolution with 48 features followed by ReLU, ``mp-3-2`` is max-pooling with window 3 and stride 2. Adding a network
-is adding a row to `NETWORKS`.
-
-The thesis leaves padding open. One rule reproduces every published parameter count of A, B, C, D, G and H:
-
-- a convolution is unpadded, unless its kernel is larger than its map: then it is zero-padded and keeps the map's size;
-- pooling rounds down, and a window larger than its map is clipped to it (so pooling a 1x1 map changes nothing).
-"""
+"""The networks of `kit.networks` as torch modules: one builder for all rows, and their weights on disk."""
 
 import json
 import os
-import re
-from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from kit.networks import (
+    NETWORKS,
+    Beside,
+    Layer,
+    ModelError,
+    Network,
+    is_sliding,
+    layer_table,
+    layers,
+    map_sizes,
+    network_table,
+    parameter_count,
+    row_of,
+)
+
+__all__ = [
+    "DROPOUT",
+    "NETWORKS",
+    "Beside",
+    "Layer",
+    "ModelError",
+    "Network",
+    "PatchNetwork",
+    "build",
+    "is_sliding",
+    "layer_table",
+    "layers",
+    "load_weights",
+    "map_sizes",
+    "network_table",
+    "parameter_count",
+    "save_weights",
+    "weights_metadata",
+]
+
 DROPOUT = 0.5  # after each hidden FC layer
-
-
-class ModelError(ValueError):
-    """A network that cannot be built, read or stored; the message names the value and the remedy."""
-
-
-@dataclass(frozen=True)
-class Network:
-    """One row of the thesis' tables: `patch_shape` is (slices, rows, columns), slices are the input channels."""
-
-    name: str
-    patch_shape: tuple[int, int, int]
-    layers: str
-    fc: tuple[int, ...]
-    printed_parameters: int | None = None
-    note: str = ""
-
-
-B_LAYERS = "conv3-48 conv3-64 mp-3-2 conv3-96 mp-3-2 conv3-96 conv3-96 conv3-96 conv3-96 mp-3-2"
-D_LAYERS = "conv3-48 conv3-64 mp-3-2 conv3-96 mp-3-2 conv3-96 conv3-96 conv3-96 conv3-96 conv3-96 mp-3-2"
-G_LAYERS = "conv3-48 conv3-64 mp-3-2 conv3-96 mp-3-2 conv3-128 conv3-164 mp-3-2 conv3-164 conv3-128 conv3-128 mp-3-2"
-H_LAYERS = G_LAYERS.removesuffix("mp-3-2") + "conv3-128 mp-3-2"
-
-NETWORKS = {
-    row.name: row
-    for row in (
-        Network(
-            "A",
-            (1, 45, 45),
-            "conv3-32 conv3-64 mp-3-2 conv3-96 mp-3-2 conv3-96 conv3-64 mp-3-2",
-            (512, 512, 2),
-            509_570,
-            note="Table 5.1 prints conv3-48 as the first layer; the printed count needs conv3-32.",
-        ),
-        Network("B", (1, 49, 49), B_LAYERS, (512, 512, 2), 729_090),
-        Network("C", (5, 49, 49), B_LAYERS, (512, 512, 2), 730_818),
-        Network(
-            "D",
-            (5, 51, 51),
-            D_LAYERS,
-            (1024, 1024, 2),
-            1_651_490,
-            note="Table 5.1 prints FC-512 for both hidden layers; the printed count needs FC-1024.",
-        ),
-        Network("G", (5, 51, 51), G_LAYERS, (1024, 1024, 2), 2_147_738),
-        Network("H", (5, 51, 51), H_LAYERS, (1024, 1024, 2), 2_295_322),
-    )
-}
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One parsed layer: maps are square and given by their side, kernels likewise; `padding` is lines on each side."""
-
-    token: str
-    kind: str  # "conv" | "mp" | "FC"
-    kernel: int
-    stride: int
-    padding: int
-    features_in: int
-    features_out: int
-    map_in: int
-    map_out: int
-
-    @property
-    def parameters(self):
-        """Number of weights and biases."""
-        return 0 if self.kind == "mp" else (self.features_in * self.kernel**2 + 1) * self.features_out
 
 
 class PatchNetwork(nn.Module):
     """A network that classifies the centre voxel of a patch: (N, slice, row, column) -> (N, 2) logits.
 
-    `row` is its line of `NETWORKS`, `trunk` the convolutions and poolings, `head` the fully connected layers.
+    `row` is its line of `NETWORKS`, `trunk` the convolutions and poolings of the main path, `beside` those of the
+    second path (None where there is one path), `head` the fully connected layers.
     """
 
     def __init__(self, row):
         super().__init__()
         self.row = row
-        self.trunk = nn.Sequential(*(m for layer in layers(row) if layer.kind != "FC" for m in _modules(layer)))
-        fc = [m for layer in layers(row) if layer.kind == "FC" for m in _modules(layer)]
-        self.head = nn.Sequential(nn.Flatten(), *fc[:-2])  # the last layer gives logits: no ReLU, no dropout
+        self.sliding = is_sliding(row)
+        modules = {path: [m for layer in layers(row) if layer.path == path for m in _modules(layer)]
+                   for path in ("main", "beside", "head")}  # fmt: skip
+        self.trunk = nn.Sequential(*modules["main"])
+        self.beside = nn.Sequential(*modules["beside"]) if row.beside else None
+        self.head = nn.Sequential(nn.Flatten(), *modules["head"][:-2])  # the last gives logits: no ReLU, no dropout
 
     @property
     def name(self):
@@ -116,14 +75,62 @@ class PatchNetwork(nn.Module):
         """(slices, rows, columns) of one patch."""
         return self.row.patch_shape
 
+    @property
+    def training_shape(self):
+        """(slices, rows, columns) of the patches that it is trained on: larger for FCN, which gives a map of logits."""
+        return self.row.training_shape
+
+    @property
+    def paths(self):
+        """(modules, side of the centred window that they see) of each path, in the order of their concatenation."""
+        windows = [window for window, _ in self.row.paths.values()]
+        return list(zip((self.trunk, self.beside), windows, strict=False))  # `beside` falls out where there is none
+
     def forward(self, patches):
-        """(N, slice, row, column) -> (N, 2) logits: healthy, lesion."""
+        """Classify patches.
+
+        Parameters
+        ----------
+        patches : torch.Tensor of float, (N, slice, row, column)
+            Of `patch_shape`. FCN, and every network that is a stack of unpadded convolutions, takes larger ones too.
+
+        Returns
+        -------
+        torch.Tensor, (N, 2)
+            Logits: healthy, lesion. From patches that are n x m larger, (N, 2, n + 1, m + 1): the one at
+            (row, column) belongs to the patch that begins there.
+
+        Raises
+        ------
+        ModelError
+            For patches of a shape that the network does not take.
+        """
+        self._check(tuple(patches.shape))
         if tuple(patches.shape[1:]) != self.patch_shape:
+            return self._head_over(self.trunk(patches))  # (N, 2, rows, columns)
+        features = [path(_centre(patches, side)) for path, side in self.paths]
+        return self.head(torch.cat([maps.flatten(1) for maps in features], 1))  # (N, 2)
+
+    def _check(self, shape):
+        slices, side, _ = self.patch_shape
+        larger = self.sliding and len(shape) == 4 and shape[1] == slices and min(shape[2:]) >= side
+        if shape[1:] != self.patch_shape and not larger:
             raise ModelError(
-                f"network {self.name} takes patches of shape (N, {', '.join(map(str, self.patch_shape))}), "
-                f"got {tuple(patches.shape)}; cut patches of network.patch_shape"
+                f"network {self.name} takes patches of shape (N, {', '.join(map(str, self.patch_shape))})"
+                f"{' or with more rows or columns' if self.sliding else ''}, got {shape}; "
+                "cut patches of network.patch_shape"
             )
-        return self.head(self.trunk(patches))  # (N, 2)
+
+    def _head_over(self, maps):
+        """The head at every place of larger maps: its first layer is a convolution with the kernel of one's map."""
+        side = map_sizes(self.row)[-1]
+        for module in self.head[1:]:  # without Flatten
+            if isinstance(module, nn.Linear):
+                weight = module.weight.view(module.out_features, maps.shape[1], side, side)
+                maps, side = F.conv2d(maps, weight, module.bias), 1
+            else:
+                maps = module(maps)
+        return maps
 
 
 def build(network, *, seed=None):
@@ -158,85 +165,10 @@ def build(network, *, seed=None):
     torch.Size([3, 2])
     """
     with torch.device("meta"):  # torch's own initialisation would draw from the global random state
-        module = PatchNetwork(_row(network))
+        module = PatchNetwork(row_of(network))
     module.to_empty(device="cpu")
     _initialise(module, seed)
     return module
-
-
-def layers(network):
-    """Read a network's row under the padding rule: a list of `Layer`, first to last, FC layers included.
-
-    >>> [layer.map_out for layer in layers("A")]
-    [43, 41, 20, 18, 8, 6, 4, 1, 1, 1, 1]
-    """
-    row = _row(network)
-    slices, side, columns = row.patch_shape
-    if side != columns or side % 2 == 0 or slices % 2 == 0:
-        raise ModelError(
-            f"network {row.name}: patch_shape {row.patch_shape} needs odd slices and odd, equal rows/columns"
-        )
-    found, features = [], slices
-    for token in row.layers.split():
-        found.append(_read_token(row.name, token, features, side))
-        features, side = found[-1].features_out, found[-1].map_out
-    return found + _fc_layers(row, features, side)
-
-
-def map_sizes(network):
-    """Sides of the square maps from the input to the first FC layer.
-
-    >>> map_sizes("D")
-    [51, 49, 47, 23, 21, 10, 8, 6, 4, 2, 2, 1]
-    """
-    return [_row(network).patch_shape[1], *(layer.map_out for layer in layers(network) if layer.kind != "FC")]
-
-
-def parameter_count(network):
-    """Number of weights and biases.
-
-    >>> parameter_count("D")
-    1651490
-    """
-    return sum(layer.parameters for layer in layers(network))
-
-
-def layer_table(network):
-    """One row a layer, to read beside the thesis' tables.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns layer, kernel, padding, features, map_in, map_out (sides of square maps) and parameters.
-
-    Examples
-    --------
-    >>> layer_table("D")[["layer", "map_in", "map_out", "parameters"]].tail(2)
-          layer  map_in  map_out  parameters
-    12  FC-1024       1        1     1049600
-    13     FC-2       1        1        2050
-    """
-    records = [
-        (m.token, m.kernel, m.padding, m.features_out, m.map_in, m.map_out, m.parameters) for m in layers(network)
-    ]
-    columns = ["layer", "kernel", "padding", "features", "map_in", "map_out", "parameters"]
-    return pd.DataFrame.from_records(records, columns=columns)
-
-
-def network_table(networks=tuple(NETWORKS)):
-    """One row a network: its input, depth, and its parameter count as printed in the thesis and as reproduced.
-
-    >>> network_table(["A"])[["printed", "reproduced"]].values.tolist()
-    [[509570, 509570]]
-    """
-    records = []
-    for row in map(_row, networks):
-        depth = sum(layer.kind != "mp" for layer in layers(row))
-        shape = "x".join(map(str, row.patch_shape))
-        records.append((row.name, shape, depth, row.printed_parameters, parameter_count(row), row.note))
-    return pd.DataFrame.from_records(
-        records, columns=["network", "input", "weight_layers", "printed", "reproduced", "note"]
-    )
 
 
 def save_weights(network, path, metadata=None):
@@ -301,51 +233,18 @@ def weights_metadata(path):
     return _read_file(path)[1]
 
 
-def _row(network):
-    """A `Network` from its name, its row, or a built module."""
-    if isinstance(network, PatchNetwork):
-        return network.row
-    if isinstance(network, Network):
-        return network
-    if network in NETWORKS:
-        return NETWORKS[network]
-    near = [name for name in NETWORKS if name == str(network).strip().upper()]
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ModelError(f"no network {network!r}; {hint}known: {', '.join(NETWORKS)}")
-
-
-def _read_token(name, token, features, side):
-    """One token of a row, applied to a side x side map with so many features."""
-    if match := re.fullmatch(r"conv([1-9]\d*)-([1-9]\d*)", token):
-        kernel, features_out = map(int, match.groups())
-        padding = kernel // 2 if kernel > side else 0
-        if padding and kernel % 2 == 0:
-            raise ModelError(f"network {name}: {token!r} on a {side}x{side} map is zero-padded; use an odd kernel")
-        map_out = side if padding else side - kernel + 1
-        return Layer(token, "conv", kernel, 1, padding, features, features_out, side, map_out)
-    if match := re.fullmatch(r"mp-([1-9]\d*)-([1-9]\d*)", token):
-        window, stride = map(int, match.groups())
-        window = min(window, side)
-        return Layer(token, "mp", window, stride, 0, features, features, side, (side - window) // stride + 1)
-    raise ModelError(f"network {name}: cannot read {token!r}; write conv<kernel>-<features> or mp-<window>-<stride>")
-
-
-def _fc_layers(row, features, side):
-    """The FC layers; the first sees the whole map, as a convolution with a kernel of the map's side would."""
-    if not row.fc or row.fc[-1] != 2 or any(not isinstance(width, int) or width < 1 for width in row.fc):
-        raise ModelError(f"network {row.name}: fc {row.fc!r}; give positive widths ending in 2 (healthy, lesion)")
-    found = []
-    for width in row.fc:
-        found.append(Layer(f"FC-{width}", "FC", side, 1, 0, features, width, side, 1))
-        features, side = width, 1
-    return found
+def _centre(patches, side):
+    """The centred side x side rows and columns of patches, in all slices: a view."""
+    top, left = ((size - side) // 2 for size in patches.shape[2:])
+    return patches[:, :, top : top + side, left : left + side]
 
 
 def _modules(layer):
     if layer.kind == "mp":
         return [nn.MaxPool2d(layer.kernel, layer.stride)]
     if layer.kind == "conv":
-        return [nn.Conv2d(layer.features_in, layer.features_out, layer.kernel, padding=layer.padding), nn.ReLU()]
+        geometry = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+        return [nn.Conv2d(layer.features_in, layer.features_out, layer.kernel, **geometry), nn.ReLU()]
     return [nn.Linear(layer.features_in * layer.kernel**2, layer.features_out), nn.ReLU(), nn.Dropout(DROPOUT)]
 
 
