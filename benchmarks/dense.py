@@ -1,7 +1,7 @@
 """How fast a whole scan is: patch by patch against the dense form, in one run on one machine.
 
     python benchmarks/dense.py                         # D and A over brain-sized masks, as a table
-    python benchmarks/dense.py --csv benchmarks/dense.csv --networks A B C D G H --voxels 1.6e6
+    python benchmarks/dense.py --csv benchmarks/dense.csv --networks A B C D E F G H FCN --voxels 1.6e6
 
 Patch by patch is timed on a sample of voxels and extrapolated to the mask (columns marked so). The plain float32
 matrix product (2048x1024 @ 1024x1024) is timed before and after each map, because it is what bounds the dense form
@@ -82,9 +82,10 @@ def ellipsoid(voxels):
 
 def flop_per_voxel(name):
     """Arithmetic of the dense form per voxel: shared layers once, those of the voxel's own map at every position."""
-    total, shared = 0, True
+    total, shared, path = 0, True, "main"
     for layer in layers(name):
-        shared = shared and not layer.padding
+        shared = not layer.padding and (shared or layer.path != path)  # each path begins with layers that are shared
+        path = layer.path
         if layer.kind == "FC":
             total += 2 * layer.features_in * layer.kernel**2 * layer.features_out
         elif layer.kind == "conv":

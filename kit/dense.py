@@ -29,6 +29,7 @@ from math import prod
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -88,7 +89,8 @@ def probability_map(network, image, mask=None, *, device="auto", dtype="float32"
         dense = _Dense(network, device, DTYPES[dtype])
         padded = dense.pad(image)
         for k in tqdm(np.flatnonzero(mask.any((1, 2))), unit="slice", disable=not progress):
-            result[k, mask[k]] = dense.slice_probability(padded[k : k + dense.patch_shape[0]], mask[k])
+            for inside in _parts(mask[k], dense.patch_shape[1] - 1):
+                result[k, inside] = dense.slice_probability(padded[k : k + dense.patch_shape[0]], inside)
     return result
 
 
@@ -163,6 +165,22 @@ class _Path:
         return x
 
 
+def _parts(mask, border):
+    """A slice's mask as masks that are worth a box each: its parts where they lie far apart, else the whole.
+
+    A box costs its area with `border` lines and columns more, so that a few lesions far apart are cheaper one by one.
+    """
+
+    def cost(box):
+        return prod(side.stop - side.start + border for side in box)
+
+    parts, count = ndimage.label(mask, np.ones((3, 3)))
+    (whole,) = ndimage.find_objects(mask.astype(np.uint8))
+    if count == 1 or count > 20 or sum(map(cost, ndimage.find_objects(parts))) >= cost(whole):
+        return [mask]
+    return [parts == number for number in range(1, count + 1)]
+
+
 def _fragmenting(modules, side):
     """Layers to run over a slice, the strides that became fragments, and the side of a patch's last map."""
     shared, strides = [], []
@@ -184,7 +202,7 @@ def _without_stride(m):
     if isinstance(m, nn.MaxPool2d):
         return partial(F.max_pool2d, kernel_size=m.kernel_size, stride=1), m.kernel_size, m.stride
     width = m.dilation[0] * (m.kernel_size[0] - 1) + 1
-    return partial(F.conv2d, weight=m.weight, bias=m.bias, dilation=1), width, m.stride[0]
+    return partial(F.conv2d, weight=m.weight, bias=m.bias, dilation=m.dilation), width, m.stride[0]
 
 
 def _splitting(stride):

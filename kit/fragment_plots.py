@@ -67,8 +67,11 @@ def draw_weaving(axes, weaving, patch=(1, 2)):
 
 
 def draw_map_sizes(ax, network, size=96):
-    """Draw to scale what the shared layers make of size x size voxels: fragments and, dark, the map of one patch."""
-    found = layers(network)
+    """Draw to scale what the shared layers make of size x size voxels: fragments and, dark, the map of one patch.
+
+    Of a network with two paths this is the main one.
+    """
+    found = [layer for layer in layers(network) if layer.path != "beside"]
     shared = found[: next(number for number, layer in enumerate(found) if layer.padding or layer.kind == "FC")]
     stages = [("input", found[0].map_in, 1)]
     for kind, run in groupby(shared, key=lambda layer: layer.kind):

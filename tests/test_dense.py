@@ -8,11 +8,13 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kit import dense
 from kit.dense import probability_map
-from kit.models import NETWORKS, ModelError, Network, build
+from kit.models import NETWORKS, Beside, ModelError, Network, build
 
 TINY = Network("tiny", (3, 11, 11), "conv3-6 mp-3-2 conv2-6 mp-2-2 conv3-5", (8, 2))
 TOKENS = ["conv1-3", "conv2-4", "conv3-4", "conv5-3", "mp-2-1", "mp-2-2", "mp-3-2", "mp-3-3", "mp-2-3"]
+TOKENS += ["sparse[2,2]-3-2", "sparse[3,2]-4-1", "sparse[2,3]-2-3"]
 FEW = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -53,27 +55,37 @@ def patch_by_patch(network, image, mask):
 
 
 def dilated(network, image):
-    """The other twin: pooling with stride 1, and whatever follows it dilated; the last maps are cut out one by one."""
+    """The other twin: strides taken out, and whatever follows them dilated; the last maps are cut out one by one."""
     half = [side // 2 for side in network.patch_shape]
     padded = np.pad(image, [(side, side) for side in half], constant_values=image.min())
     maps = torch.from_numpy(np.lib.stride_tricks.sliding_window_view(padded, network.patch_shape[0], axis=0).copy())
     maps = maps.permute(0, 3, 1, 2)  # (slice of the scan, slice of the patch, row, column)
-    trunk, side, step = list(network.trunk), network.patch_shape[1], 1
+    features = []
+    for modules, window in network.paths:
+        inner = slice(half[1] - window // 2, window // 2 - half[1] or None)
+        features.append(dilated_path(list(modules), window, maps[:, :, inner, inner], image.shape))
+    return network.head(torch.cat(features, 1)).softmax(1)[:, 1].reshape(image.shape)
+
+
+def dilated_path(trunk, side, maps, shape):
+    """Features of every voxel of a scan of that shape along one path: (voxels, features * row * column)."""
+    step = 1
     while trunk and not (isinstance(trunk[0], nn.Conv2d) and trunk[0].padding != (0, 0)):
         layer = trunk.pop(0)
         if isinstance(layer, nn.Conv2d):
-            maps = F.conv2d(maps, layer.weight, layer.bias, dilation=step)
-            side -= layer.kernel_size[0] - 1
+            (distance, _), (stride, _) = layer.dilation, layer.stride
+            maps = F.conv2d(maps, layer.weight, layer.bias, dilation=step * distance)
+            side, step = (side - (layer.kernel_size[0] - 1) * distance - 1) // stride + 1, step * stride
         elif isinstance(layer, nn.MaxPool2d):
             maps = F.max_pool2d(maps, layer.kernel_size, stride=1, dilation=step)
             side, step = (side - layer.kernel_size) // layer.stride + 1, step * layer.stride
         else:
             maps = layer(maps)
-    rows, columns = image.shape[1:]
+    rows, columns = shape[1:]
     places = [(row * step, column * step) for row in range(side) for column in range(side)]
     own = torch.stack([maps[:, :, r : r + rows, c : c + columns] for r, c in places], -1)
-    own = own.permute(0, 2, 3, 1, 4).reshape(image.size, -1, side, side)  # (voxel, features, side, side)
-    return network.head(nn.Sequential(*trunk)(own)).softmax(1)[:, 1].reshape(image.shape)
+    own = own.permute(0, 2, 3, 1, 4).reshape(np.prod(shape), -1, side, side)  # (voxel, features, side, side)
+    return nn.Sequential(*trunk)(own).flatten(1)
 
 
 def assert_same(network, image, mask):
@@ -103,7 +115,7 @@ def test_scattered_voxels_and_corners_of_a_larger_scan_agree_with_their_own_patc
     assert np.ptp(values) > 0.3
 
 
-@pytest.mark.parametrize("name", ["A", "D", "G"])
+@pytest.mark.parametrize("name", ["A", "D", "E", "F", "G", "FCN"])
 def test_fragments_equal_the_dilated_form(name):
     image = scan((2, 21, 26))
     network = lively(name, image)
@@ -141,6 +153,58 @@ def test_any_row_that_can_be_built_is_exact(tokens, side, slices):
         assume(False)
     image = scan((2, 8, 11))
     assert_same(network, image, np.ones(image.shape, bool))
+
+
+@FEW
+@given(
+    main=st.lists(st.sampled_from(TOKENS), max_size=4),
+    beside=st.lists(st.sampled_from(TOKENS), max_size=4),
+    windows=st.sampled_from([(13, 5), (13, 13), (5, 13), (9, 1), (1, 9)]),
+)
+def test_any_two_paths_that_can_be_built_are_exact(main, beside, windows):
+    second = Beside(windows[1], " ".join(["conv1-3", *beside]))
+    tokens = " ".join(["conv1-2", *main])
+    row = Network("any", (3, max(windows), max(windows)), tokens, (6, 2), window=windows[0], beside=second)
+    try:
+        network = lively(row)
+    except ModelError:
+        assume(False)
+    image = scan((2, 8, 11))
+    assert_same(network, image, np.ones(image.shape, bool))
+
+
+@pytest.mark.parametrize("name", ["E", "F", "FCN"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 13), (1, 23, 7)])
+def test_odd_scans_agree_with_their_own_patches(name, shape):
+    image = scan(shape)
+    assert_same(lively(name), image, np.ones(shape, bool))
+
+
+@pytest.mark.parametrize("name", ["E", "F", "FCN"])
+def test_voxels_of_several_chunks_are_joined_in_their_order(name, monkeypatch):
+    network, image = lively(name), scan((1, 9, 11))
+    expected = probability_map(network, image)
+    monkeypatch.setattr("kit.dense.CHUNK", 7)
+    np.testing.assert_allclose(probability_map(network, image), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("tail", ["sparse[2,1]-3-3", "sparse[2,2]-3-1 conv5-2"])
+def test_a_sparse_convolution_behind_a_zero_padded_one_is_exact(tail):
+    row, image = Network("tail", (1, 11, 11), f"conv7-4 conv7-4 {tail}", (6, 2)), scan((2, 8, 11))
+    assert_same(lively(row), image, np.ones(image.shape, bool))
+
+
+def test_a_second_path_without_layers_passes_its_voxels_on():
+    row = Network("raw", (3, 11, 11), "conv3-6 mp-3-2", (8, 2), beside=Beside(3, ""))
+    image = scan((2, 8, 11))
+    assert_same(lively(row), image, np.ones(image.shape, bool))
+
+
+def test_weights_of_the_second_path_that_are_not_finite_are_refused():
+    network = build("E", seed=0)
+    network.beside[0].weight.data[0, 0] = torch.inf
+    with pytest.raises(ModelError, match="network E: weights are not finite"):
+        probability_map(network, np.zeros((1, 3, 3)))
 
 
 def test_without_a_mask_every_voxel_is_computed_and_outside_a_mask_the_map_is_zero():
@@ -269,3 +333,18 @@ def test_a_gpu_gives_the_same_even_where_tf32_is_allowed(name):
     finally:
         torch.set_float32_matmul_precision("highest")
     np.testing.assert_allclose(found, probability_map(network, image, device="cpu"), rtol=0, atol=1e-5)
+
+
+def test_parts_of_a_mask_that_lie_far_apart_are_mapped_one_by_one_to_the_same_values(monkeypatch):
+    image = np.random.default_rng(3).normal(size=(2, 130, 140)).astype(np.float32)
+    mask = np.zeros(image.shape, bool)
+    mask[0, :5, :7] = mask[0, 120:, 130:] = mask[1, 40:44, 3:9] = mask[1, 46, 6] = True
+    network = build("A", seed=2)
+    calls, whole = [], dense._Dense.slice_probability
+    monkeypatch.setattr(
+        dense._Dense, "slice_probability", lambda self, slab, part: calls.append(part.sum()) or whole(self, slab, part)
+    )
+    found = probability_map(network, image, mask, device="cpu")
+    assert calls == [35, 100, 25]  # two boxes in the first slice, one around both parts in the second
+    monkeypatch.setattr(dense, "_parts", lambda part, border: [part])
+    np.testing.assert_allclose(found, probability_map(network, image, mask, device="cpu"), rtol=0, atol=1e-6)

@@ -60,8 +60,16 @@ def _framed(ax):
     return [int(text.get_text()) for text in inside]
 
 
-@pytest.mark.parametrize(("network", "last"), [("A", "patch: 1×1\nfragments: 16"), ("D", "patch: 2×2\nfragments: 16")])
-def test_map_sizes_end_with_the_last_shared_layer(axes_of, network, last):
+@pytest.mark.parametrize(
+    ("network", "last"),
+    [
+        ("A", "patch: 1×1\nfragments: 16"),
+        ("D", "patch: 2×2\nfragments: 16"),
+        ("F", "patch: 2×2\nfragments: 16"),
+        ("FCN", "patch: 7×7\nfragments: 1"),
+    ],
+)
+def test_map_sizes_end_with_the_last_shared_layer_of_the_main_path(axes_of, network, last):
     (ax,) = axes_of(1)
     assert texts(fragment_plots.draw_map_sizes(ax, network))[-2].endswith(last)
 
