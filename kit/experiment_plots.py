@@ -108,3 +108,24 @@ def learning_curves(ax, histories, score="validation_loss"):
     ax.set(xlabel="patches visited (thousands)", ylabel=score.replace("_", " "), xlim=(0, None))
     ax.legend(fontsize=8)
     return ax
+
+
+def border_profiles(ax, profiles, styles=None):
+    """Draw mean probability over the distance from the true border, a line a network.
+
+    Parameters
+    ----------
+    profiles : dict of str to pandas.DataFrame
+        Name to `kit.borders.border_profile`.
+    styles : dict of str to dict, optional
+        Options of a line, such as its colour and dash, by name.
+    """
+    ax.axvspan(0, 6, color="0.94", zorder=0)
+    ax.axvline(0, color=GREY, linewidth=1)
+    for name, profile in profiles.items():
+        at = profile.distance_mm - 0.5 * (profile.distance_mm > 0) + 0.5 * (profile.distance_mm < 0)  # mid of the bin
+        ax.plot(at, profile.probability, marker="o", markersize=4, label=name, **(styles or {}).get(name, {}))
+    ax.set(xlim=(-5.2, 5.2), ylim=(0, 1), xlabel="distance from the true border (mm); grey: outside the lesion")
+    ax.set_ylabel("mean probability of lesion")
+    ax.legend(fontsize=8)
+    return ax

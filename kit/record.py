@@ -4,7 +4,8 @@
     python -m kit.record --experiments G-Pairs G-Eroded-Pairs --labels faulty --patches 96000
 
 Trains each experiment on a synthetic cohort of its own, evaluates it on partitions of the test scans (Table 5.5) and
-writes four tables: runs.csv (a row a run: size, seed, commit, hardware, time), histories.csv, sweeps.csv, lesions.csv.
+writes five tables: runs.csv (a row a run: size, seed, commit, hardware, time), histories.csv, sweeps.csv, lesions.csv
+and borders.csv (`kit.borders.border_profile` over all test scans).
 Stopped, it goes on where it was when the same command is given again.
 """
 
@@ -17,16 +18,18 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from kit.borders import border_profile, pool_profiles
+from kit.cohort import scan_of
 from kit.evaluation import Detector, evaluate_cohort, partitions
 from kit.experiments import EXPERIMENTS, run_experiment
 from kit.labelfaults import FAULTS, with_faults
 from kit.manifest import read_manifest, select
 from kit.phantom import make_missing, plan_cohort
 from kit.runs import environment
-from kit.volume import ScanError
+from kit.volume import ScanError, load_map
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLES = ("runs", "histories", "sweeps", "lesions")
+TABLES = ("runs", "histories", "sweeps", "lesions", "borders")
 SWEEP_COLUMNS = [
     "scan_id",
     "patient_id",
@@ -80,9 +83,10 @@ def record(name, table, runs, *, labels="clean", seed=2015, device="auto", progr
         "epochs": len(history), "training_scans": int((table.split == "train").sum()), "test_scans": len(test),
         "test_lesions": len(found.lesions), "training_seconds": round(seconds), "patches_per_second": visited / seconds,
         "evaluation_seconds": round(found.scans.seconds.sum()), "seed": seed, "dtype": size.get("dtype", "float32"),
-        **_circumstances(),
+        **_circumstances(folder),
     }  # fmt: skip
-    parts = pd.DataFrame([row]).round({"patches_per_second": 1}), history, _thinned(found.sweep), found.lesions
+    runs_row = pd.DataFrame([row]).round({"patches_per_second": 1})
+    parts = runs_row, history, _thinned(found.sweep), found.lesions, _borders(test, folder / "sampled")
     for file, part in zip(TABLES, parts, strict=True):
         columns = {"sweeps": SWEEP_COLUMNS, "lesions": LESION_COLUMNS}.get(file, list(part))
         part = part[columns].assign(**told) if file == "runs" else part[columns].assign(**told)[[*told, *columns]]
@@ -94,7 +98,7 @@ def gather(runs, out):
     """Put the tables of all finished runs of a folder together, and write them to another."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    done = sorted(path.parent for path in Path(runs).glob("*/lesions.csv"))
+    done = sorted(path.parent for path in Path(runs).glob("*/borders.csv"))
     for file in TABLES:
         whole = pd.concat([pd.read_csv(folder / f"{file}.csv") for folder in done], ignore_index=True)
         order = whole.experiment.map({name: at for at, name in enumerate(EXPERIMENTS)})
@@ -118,8 +122,20 @@ def _thinned(sweep):
     return sweep[(sweep.min_volume_mm3 == 0) | (sweep.threshold == 0.5)]
 
 
-def _circumstances():
-    """When, by which version of the code and on what."""
+def _borders(test, folder):
+    """The border profile over all test scans, from the maps that were written."""
+    profiles = []
+    for row in test.to_dict("records"):
+        scan = scan_of(row)
+        mapped = load_map(folder / row["scan_id"] / "map.nii.gz", scan)
+        profiles.append(border_profile(mapped, scan.label, spacing_mm=scan.spacing_mm))
+    return pool_profiles(profiles).round(5)
+
+
+def _circumstances(folder):
+    """When, by which version of the code and on what; of a run that was finished before: what was told then."""
+    if (folder / "runs.csv").is_file():
+        return pd.read_csv(folder / "runs.csv").iloc[0][["commit", "date", "hardware", "torch"]].to_dict()
     told = environment()
     hardware = told["hardware"]
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]

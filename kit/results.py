@@ -21,12 +21,14 @@ class Record:
 
     `runs`: size, seed, commit, hardware, time. `histories`: as `kit.training.train` returns. `sweeps`: as
     `kit.metrics.sweep` of every test scan. `lesions`: every test lesion, and whether it was `found` at 0.5.
+    `borders`: as `kit.borders.border_profile`, over all test scans.
     """
 
     runs: pd.DataFrame
     histories: pd.DataFrame
     sweeps: pd.DataFrame
     lesions: pd.DataFrame
+    borders: pd.DataFrame
 
     def of(self, experiment, labels="clean"):
         """The part of one experiment."""

@@ -32,6 +32,7 @@ def record(tmp_path):
         "histories": pd.DataFrame([{"experiment": "A", "labels": "clean", "epoch": 1}]),
         "sweeps": pd.concat(sweep.assign(experiment=name, labels="clean") for name, sweep in sweeps.items()),
         "lesions": pd.DataFrame([{"experiment": "A", "labels": "clean", "found": True}]),
+        "borders": pd.DataFrame([{"experiment": "A", "labels": "clean", "distance_mm": 1}]),
     }
     for name, part in told.items():
         part.to_csv(tmp_path / f"{name}.csv", index=False)
