@@ -129,3 +129,24 @@ def border_profiles(ax, profiles, styles=None):
     ax.set_ylabel("mean probability of lesion")
     ax.legend(fontsize=8)
     return ax
+
+
+def step_plot(ax, steps, rate):
+    """Draw what each change of network or scheme did to a rate, with its interval; the published change is a star.
+
+    Parameters
+    ----------
+    steps : pandas.DataFrame
+        Indexed by (step, rate): difference, low, high, published, all as fractions.
+    """
+    mine = steps.xs(rate, level="rate")[::-1]
+    ax.axvline(0, color=GREY, linewidth=1)
+    for at, (_, row) in enumerate(mine.iterrows()):
+        sure = row.low > 0 or row.high < 0
+        ax.plot([100 * row.low, 100 * row.high], [at, at], color=BLUE if sure else "0.6", linewidth=2)
+        ax.plot(100 * row.difference, at, "o", color=BLUE if sure else "0.6")
+        ax.plot(100 * row.published, at, "*", color="black", markersize=9, zorder=3)
+    ax.set_yticks(range(len(mine)), mine.index)
+    ax.set(xlabel=f"change of {rate} (percentage points); blue: the interval is clear of 0")
+    ax.grid(axis="x", color="0.9")
+    return ax

@@ -13,6 +13,8 @@ from kit.published import PATCHES_VISITED, sampled, whole_scans_fcn
 from kit.runs import RunError
 
 SCORES = ("recall", "precision", "dice", "dice_healthy")
+# column, factor and digits with which a whole-scan figure is shown: recall and precision in percent
+WHOLE = (("recall", 100, 1), ("precision", 100, 2), ("fp_per_scan", 1, 1), ("fp_per_slice", 1, 2), ("dice", 1, 3))
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,17 @@ def beside(name, sweep, patches_visited, record, threshold=0.5):
         `SCORES` in [0, 1] and for each its `<score>_low` and `<score>_high`, a 95 % bootstrap over patients; NaN
         where the thesis does not tell.
     """
-    rows = {"measured here": _scored(sweep, threshold).assign(patches_visited=patches_visited)}
+    rows = {"measured here": score(sweep, patches_visited, threshold)}
     if mine := record.of(name):
-        visited = int(mine.runs.patches_visited.iloc[0])
-        rows["on record"] = _scored(mine.sweeps, threshold).assign(patches_visited=visited)
+        rows["on record"] = score(mine.sweeps, int(mine.runs.patches_visited.iloc[0]), threshold)
     rows["published"] = published_row(name)
-    whole = pd.concat(rows, names=["source", ""]).droplevel(1)
-    return whole[_columns()]
+    return pd.concat(rows, names=["source", ""]).droplevel(1)
+
+
+def score(sweep, patches_visited, threshold=0.5):
+    """One row in the columns of `beside` from the sweep of a cohort's scans."""
+    found = intervals(at_threshold(sweep, threshold), by=["threshold"])
+    return found.assign(lesions=found.tp + found.fn, patches_visited=patches_visited)[_columns()]
 
 
 def published_row(name):
@@ -101,8 +107,8 @@ def record_table(record, threshold=0.5, labels="clean"):
     rows = {}
     for name in names:
         mine = record.of(name, labels)
-        rows[name] = _scored(mine.sweeps, threshold).assign(patches_visited=mine.runs.patches_visited.iloc[0])
-    return pd.concat(rows, names=["experiment", ""]).droplevel(1)[_columns()]
+        rows[name] = score(mine.sweeps, int(mine.runs.patches_visited.iloc[0]), threshold)
+    return pd.concat(rows, names=["experiment", ""]).droplevel(1)
 
 
 def step(record, before, after, threshold=0.5, labels=("clean", "clean")):
@@ -112,6 +118,26 @@ def step(record, before, after, threshold=0.5, labels=("clean", "clean")):
         for name, kind in zip((before, after), labels, strict=True)
     ]
     return compare(*sides).loc[list(SCORES)]
+
+
+def whole_scan_table(sweep):
+    """Table 6.1 from the sweep of whole scans at one threshold: one row a minimum volume, as it is to be read.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by min_volume_mm3: scans, tp, fn, fp, and recall, precision, fp_per_scan, fp_per_slice, dice as text
+        with 95 % bootstrap intervals over patients.
+    """
+    found = intervals(sweep, by=["min_volume_mm3"]).set_index("min_volume_mm3")
+    text = {
+        name: [
+            _with_interval(*(scale * row[name + end] for end in ("", "_low", "_high")), places)
+            for _, row in found.iterrows()
+        ]
+        for name, scale, places in WHOLE
+    }
+    return found[["scans", "tp", "fn", "fp"]].assign(**text)
 
 
 def at_threshold(sweep, threshold=0.5, min_volume_mm3=0):
@@ -141,12 +167,6 @@ def _with_interval(value, low, high, places):
     if value != value:
         return "–"
     return f"{value:.{places}f}" + (f" ({low:.{places}f}–{high:.{places}f})" if low == low else "")
-
-
-def _scored(sweep, threshold):
-    rows = at_threshold(sweep, threshold)
-    found = intervals(rows, by=["threshold"])
-    return found.assign(lesions=found.tp + found.fn)
 
 
 def _columns():
