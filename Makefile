@@ -21,7 +21,7 @@ SPREAD := OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadfile
 step = @printf '\n== %s\n' '$(1)'; begun=$$(date +%s); ( $(2) ); code=$$?; end=done; [ $$code -eq 0 ] || end=FAILED; \
 	printf '== %s: %s after %d s\n' '$(1)' $$end $$(( $$(date +%s) - begun )); exit $$code
 
-.PHONY: help demo test check lab notebooks clean lint unit unit-quick run-notebooks compare-notebook
+.PHONY: help demo test check lab notebooks clean lint unit unit-quick run-notebooks compare-notebook cohort
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -29,7 +29,7 @@ help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## run all notebooks at their quick profile and make HTML pages of them
-	$(call step,notebooks to pages,$(BIN)/python -m kit.notebooks demo --out runs/demo)
+	$(call step,notebooks to pages,$(BIN)/python -m kit.notebooks demo --out runs/demo --jobs $(JOBS))
 
 test: $(READY) lint unit run-notebooks compare-notebook  ## all tests: style and floors and units and doctests and notebooks
 	@printf '\nall tests passed\n'
@@ -57,8 +57,11 @@ unit: $(READY)
 unit-quick: $(READY)
 	$(call step,quick unit tests and doctests,$(SPREAD) -m "not notebooks and not slow")
 
-run-notebooks: $(READY)
-	$(call step,notebooks by papermill,$(PYTEST) -m notebooks tests/test_notebooks.py)
+run-notebooks: $(READY) cohort
+	$(call step,notebooks by papermill,OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadgroup -m notebooks tests/test_notebooks.py)
+
+cohort: $(READY)
+	$(call step,built-in cohort,$(BIN)/python -m kit.phantom data_manifest.csv)
 
 compare-notebook: $(READY)
 	$(call step,notebook 01: stable cells as committed,$(PYTEST) --nbval-lax notebooks/01_data_statistics.ipynb)

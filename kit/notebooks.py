@@ -9,9 +9,12 @@ notebook's folder, in which it runs. The functions here print nothing; only the 
 """
 
 import argparse
+import os
 import sys
 import time
 from ast import literal_eval
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 
 import nbformat
@@ -129,16 +132,13 @@ def _run_command(told):
 
 
 def _demo_command(told):
-    """Run all numbered notebooks in order and make pages of them; a failed one is reported at the end."""
+    """Run all numbered notebooks and make pages of them; a failed one is reported at the end."""
     started, failures = time.perf_counter(), []
-    for notebook in _numbered():
+    for notebook, error in _run_all(told, told.out):
         output = Path(told.out, notebook.name)
-        try:
-            run_notebook(notebook, output, timeout_s=told.timeout, progress=True)
-        except NotebookError as error:
-            failures.append(str(error))
         if output.exists():
             to_html(nbformat.read(output, as_version=4), output.with_suffix(".html"))
+        failures += [error] if error else []
     print(f"{index(told.out).resolve()}\n{minutes(time.perf_counter() - started)} in all")
     if failures:
         raise NotebookError("\n".join(failures))
@@ -150,8 +150,38 @@ def _commit_command(told):
         run_dir = FOLDER / known_parameters(notebook)["run_dir"][1]
         if run_dir.exists():
             print(f"{notebook.stem} reads back what is in {run_dir.resolve()}; delete that to have it made anew")
-        executed = run_notebook(notebook, Path("runs/commit", notebook.name), timeout_s=told.timeout, progress=True)
-        nbformat.write(clean(executed), notebook)
+    for notebook, error in _run_all(told, "runs/commit"):
+        if error:
+            raise NotebookError(error)
+        nbformat.write(clean(nbformat.read(Path("runs/commit", notebook.name), as_version=4)), notebook)
+
+
+def _run_all(told, folder):
+    """Run all numbered notebooks, several at a time; yields (notebook, error or None) as each one ends.
+
+    The first one runs alone: it makes the built-in cohort, which the others share.
+    """
+    first, *others = _numbered()
+    options = {"folder": Path(folder).resolve(), "timeout_s": told.timeout}
+    with ProcessPoolExecutor(told.jobs, mp_context=get_context("spawn")) as pool:
+        yield first, pool.submit(_attempt, first, threads=os.cpu_count(), **options).result()
+        threads = max(1, (os.cpu_count() or 1) // told.jobs)
+        running = {pool.submit(_attempt, notebook, threads=threads, **options): notebook for notebook in others}
+        for one in as_completed(running):
+            yield running[one], one.result()
+
+
+def _attempt(notebook, folder, timeout_s, threads):
+    """Run one notebook on so many threads, say how long it took, and return its error as text, if there is one."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # its kernel is a process of its own
+    started, error = time.perf_counter(), None
+    try:
+        run_notebook(notebook, folder / notebook.name, timeout_s=timeout_s)
+    except NotebookError as failed:
+        error = str(failed)
+    how = "failed after" if error else "done in"
+    print(f"{notebook.stem} {how} {minutes(time.perf_counter() - started)}", flush=True)
+    return error
 
 
 def _numbered():
@@ -180,6 +210,8 @@ def _parser():
     demo = commands.add_parser("demo", help=_demo_command.__doc__)
     demo.add_argument("--out", default="runs/demo")
     commit = commands.add_parser("commit", help=_commit_command.__doc__)
+    for one in (demo, commit):
+        one.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="at a time (%(default)s)")
     limits = {run: CELL_S, demo: DEMO_S, commit: DEMO_S}
     for one, command in ((run, _run_command), (demo, _demo_command), (commit, _commit_command)):
         one.add_argument("--timeout", type=int, default=limits[one], help="seconds a cell may take (%(default)s)")

@@ -1,5 +1,7 @@
 """Synthetic scans with known truth: heads from `kit.anatomy`, lesions after the thesis' statistics, an acquisition.
 
+    python -m kit.phantom data_manifest.csv     makes the files of a manifest's phantom rows that are missing
+
 A phantom scan is made from its manifest row alone: `source` names the patient's seed, `lesion_radii_mm` the lesions,
 `growth` the factor on each radius at this session (0: not there yet). Made on first use, checked by a fingerprint.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +25,7 @@ from tqdm.auto import tqdm
 
 from kit.anatomy import SHAPE, draw_head, smooth_field
 from kit.lesions import lesion_table
+from kit.manifest import read_manifest
 from kit.volume import ScanError
 
 # Lesions per scan: the quantiles of this list, mean 2.7 (thesis, ch. 1).
@@ -358,3 +362,7 @@ def _ramp(x):
     """Smooth step from 0 to 1."""
     x = np.clip(x, 0, 1)
     return x**2 * (3 - 2 * x)
+
+
+if __name__ == "__main__":
+    make_missing(read_manifest(sys.argv[1], check_files=False))
