@@ -6,6 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from small_scans import write_cohort
 
 from kit.prepared import prepare
@@ -48,3 +49,17 @@ def files(tmp_path_factory):
 def cohort(files, tmp_path_factory):
     """The scans of `files`, prepared."""
     return prepare(files, tmp_path_factory.mktemp("cache"), progress=False)
+
+
+@pytest.fixture
+def axes():
+    """`axes(rows, columns)`: axes of a new figure, which is rendered at the end: what cannot be drawn fails."""
+    figures = []
+
+    def make(*shape):
+        figures.append(Figure())
+        return figures[-1].subplots(*shape)
+
+    yield make
+    for figure in figures:
+        figure.canvas.draw()

@@ -3,27 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 from kit import experiment_plots as plots
 from kit.borders import border_profile
 from kit.experiments import EXPERIMENTS
 from kit.results import SCORES, published_row
 from kit.samplers import WHY, draw
-
-
-@pytest.fixture
-def axes():
-    """`axes(rows, columns)`: axes of a new figure, which is rendered at the end: what cannot be drawn fails."""
-    figures = []
-
-    def make(*shape):
-        figures.append(Figure())
-        return figures[-1].subplots(*shape)
-
-    yield make
-    for figure in figures:
-        figure.canvas.draw()
 
 
 def test_every_experiment_has_a_colour_of_its_own_and_every_reason_a_marker():

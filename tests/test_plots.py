@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 from kit import plots
 from kit.lesions import lesion_table
@@ -11,20 +10,6 @@ from kit.published import sampled
 from kit.summaries import recall_by_size
 
 NO_LESIONS = lesion_table(np.zeros((2, 2, 2), bool), (1, 1, 1)).assign(rim=[], core=[])
-
-
-@pytest.fixture
-def axes():
-    """`axes(rows, columns)`: axes of a new figure, which is rendered at the end: what cannot be drawn fails."""
-    figures = []
-
-    def make(*shape):
-        figures.append(Figure())
-        return figures[-1].subplots(*shape)
-
-    yield make
-    for figure in figures:
-        figure.canvas.draw()
 
 
 @pytest.fixture
