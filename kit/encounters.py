@@ -42,6 +42,14 @@ class Predicted:
     peak: np.ndarray
     flat: np.ndarray
     owner: np.ndarray
+    shape: tuple
+
+    @property
+    def labels(self):
+        """(slice, row, column) int32, as `kit.lesions.components`."""
+        labels = np.zeros(self.shape, np.int32)
+        labels.reshape(-1)[self.flat] = self.owner + 1
+        return labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,8 +153,10 @@ def read_truth(truth, spacing_mm, *, merge=False):
     Truth
         Components keep the numbers of `kit.lesions.components`; a merged lesion has the lowest of its parts.
     """
-    labels = components(truth)
-    if not merge or not labels.any():
+    labels = np.zeros(truth.shape, np.int32)
+    flat = np.flatnonzero(truth)
+    labels.reshape(-1)[flat] = _numbered(np.array(np.unravel_index(flat, truth.shape)))
+    if not merge or not flat.size:
         return Truth(measure(labels, spacing_mm), labels, np.zeros_like(labels) if merge else None)
     reach = components(_dilated(truth))
     lowest = np.full(reach.max() + 1, labels.max() + 1)  # (group,), of the components in a group
@@ -161,21 +171,32 @@ def read_truth(truth, spacing_mm, *, merge=False):
     return Truth(table[counts].reset_index(drop=True), np.where(truth, np.maximum(reach, 0), 0), reach)
 
 
-def read_map(probability, low, spacing_mm):
-    """Label a map at a lower threshold, once for all upper ones; returns the labels and `Predicted`.
+def read_maps(probability, lows, spacing_mm):
+    """Label a (slice, row, column) map at each lower threshold, once for all upper ones.
 
-    `probability` is a (slice, row, column) array; a voxel at exactly `low` is in.
+    Returns
+    -------
+    dict
+        Lower threshold to `Predicted`; a voxel at exactly the threshold is in.
     """
-    mask = probability >= low
-    labels = components(mask)
-    flat = np.flatnonzero(mask)
-    owner = labels.reshape(-1)[flat] - 1  # (voxel,)
+    flat = np.flatnonzero(probability >= min(lows, default=1))
+    places = np.array(np.unravel_index(flat, probability.shape))  # (3, voxel)
+    value = probability.reshape(-1)[flat]
+    found = {}
+    for low in lows:
+        inside = value >= low
+        found[low] = _measured(flat[inside], places[:, inside], value[inside], probability.shape, spacing_mm)
+    return found
+
+
+def _measured(flat, places, value, shape, spacing_mm):
+    owner = _numbered(places) - 1  # (voxel,)
     count = np.bincount(owner)
-    centre = [np.bincount(owner, place) / count for place in np.unravel_index(flat, mask.shape)]
-    peak = np.zeros(len(count), probability.dtype)
-    np.maximum.at(peak, owner, probability.reshape(-1)[flat])
+    centre = [np.bincount(owner, place) / count for place in places]
+    peak = np.zeros(len(count), value.dtype)
+    np.maximum.at(peak, owner, value)
     volume = (count * np.prod(np.asarray(spacing_mm, float))).round(6)  # as in `kit.lesions.measure`
-    return labels, Predicted(count, volume, np.array(centre).T.reshape(-1, 3), peak, flat, owner)
+    return Predicted(count, volume, np.array(centre).T.reshape(-1, 3), peak, flat, owner, shape)
 
 
 def effective_low(threshold, low):
@@ -214,6 +235,17 @@ def check_shapes(a, b, first, second):
     """Raise ValueError where two arrays are not of one shape."""
     if a.shape != b.shape:
         raise ValueError(f"{first} has shape {a.shape} and {second} {b.shape}: both must lie on the same grid")
+
+
+def _numbered(places):
+    """The component of each of some voxels (3, voxel), labelled in the box around all of them."""
+    if not places.size:
+        return np.zeros(0, np.int32)
+    low = places.min(axis=1)
+    box = np.zeros(places.max(axis=1) + 1 - low, bool)
+    own = tuple(places - low[:, None])
+    box[own] = True
+    return components(box)[own]
 
 
 def _dilated(truth):

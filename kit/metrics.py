@@ -14,7 +14,7 @@ from kit.encounters import (
     checked_pair,
     checked_probability,
     effective_low,
-    read_map,
+    read_maps,
     read_truth,
 )
 from kit.lesions import as_mask, checked_spacing, measure
@@ -157,8 +157,8 @@ def hysteresis(probability, threshold, low=0.2, *, min_volume_mm3=0, spacing_mm=
     [[[True, True, False, False]]]
     """
     probability = checked_probability(probability)
-    labels, predicted = read_map(probability, effective_low(threshold, low), checked_spacing(spacing_mm))
-    return np.append(False, _chosen(predicted, threshold, min_volume_mm3))[labels]
+    predicted = _read_map(probability, effective_low(threshold, low), checked_spacing(spacing_mm))
+    return np.append(False, _chosen(predicted, threshold, min_volume_mm3))[predicted.labels]
 
 
 def detect(probability, truth, threshold=0.5, *, low=0.2, min_volume_mm3=0, spacing_mm=(1, 1, 1), rule="thesis"):
@@ -203,12 +203,12 @@ def detect(probability, truth, threshold=0.5, *, low=0.2, min_volume_mm3=0, spac
     """
     rule, spacing = rule_of(rule), checked_spacing(spacing_mm)
     probability, truth = checked_pair(probability, truth)
-    labels, predicted = read_map(probability, effective_low(threshold, low), spacing)
+    predicted = _read_map(probability, effective_low(threshold, low), spacing)
     encounter = Encounter(read_truth(truth, spacing, merge=rule.merge), predicted, spacing, truth)
     chosen = np.flatnonzero(_chosen(predicted, threshold, min_volume_mm3))
     links = rule.link(encounter, chosen)
     lesions = encounter.truth.table.assign(found=links.found, dice=encounter.lesion_dice(links, chosen))
-    table = measure(labels, spacing).assign(peak=predicted.peak, overlap=encounter.overlap)
+    table = measure(predicted.labels, spacing).assign(peak=predicted.peak, overlap=encounter.overlap)
     table = table.iloc[chosen].assign(hit=links.hit)
     names, other = lesions.component.to_numpy(), table.component.to_numpy()
     pairs = tuple((int(names[lesion]), int(other[component])) for lesion, component in np.argwhere(links.pairs))
@@ -250,7 +250,7 @@ def match(truth, predicted, spacing_mm):
     ((1, 1),)
     """
     centre = np.array(predicted.centre.tolist()).reshape(-1, 3)
-    arrays = Predicted(predicted.voxels.to_numpy(), predicted.volume_mm3.to_numpy(), centre, None, None, None)
+    arrays = Predicted(predicted.voxels.to_numpy(), predicted.volume_mm3.to_numpy(), centre, None, None, None, None)
     encounter = Encounter(Truth(truth, None), arrays, checked_spacing(spacing_mm))
     links = RULES["thesis"].link(encounter, np.arange(len(predicted)))
     names, other = truth.component.to_numpy(), predicted.component.to_numpy()
@@ -328,7 +328,8 @@ def combinations(probability, truth, thresholds, min_volumes_mm3, *, low=0.2, sp
     probability, truth = checked_pair(probability, truth)
     lesions = read_truth(truth, spacing, merge=rule.merge)
     lows = {effective_low(threshold, low) for threshold in thresholds}
-    meet = {value: Encounter(lesions, read_map(probability, value, spacing)[1], spacing, truth) for value in lows}
+    maps = read_maps(probability, lows, spacing)
+    meet = {value: Encounter(lesions, predicted, spacing, truth) for value, predicted in maps.items()}
     known = {}
     for threshold in thresholds:
         value = effective_low(threshold, low)
@@ -338,6 +339,10 @@ def combinations(probability, truth, thresholds, min_volumes_mm3, *, low=0.2, sp
             if key not in known:  # neighbouring combinations often predict the same
                 known[key] = rule.link(meet[value], chosen)
             yield {"threshold": threshold, "min_volume_mm3": volume}, meet[value], chosen, known[key]
+
+
+def _read_map(probability, low, spacing):
+    return read_maps(probability, [low], spacing)[low]
 
 
 def _chosen(predicted, threshold, min_volume_mm3):

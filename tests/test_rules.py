@@ -315,7 +315,7 @@ def test_semantic_figures_are_those_of_panoptica(shared_data):
     truth, predicted = (numbered(np.asarray(nib.load(folder / f"{name}.nii.gz").dataobj)) for name in ("ref", "pred"))
     voxels = np.bincount(predicted[predicted > 0] - 1)
     flat = np.flatnonzero(predicted)
-    instances = Predicted(voxels, None, None, None, flat, predicted.reshape(-1)[flat] - 1)
+    instances = Predicted(voxels, None, None, None, flat, predicted.reshape(-1)[flat] - 1, predicted.shape)
     encounter = Encounter(Truth(measure(truth, (1, 1, 1)), truth), instances, (1, 1, 1))
     links = iou_rule(0.5).link(encounter, np.arange(len(voxels)))
     tp, fn, fp = links.found.sum(), (~links.found).sum(), (~links.hit).sum()
