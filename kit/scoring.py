@@ -12,6 +12,7 @@ from kit.calibration import reliability
 from kit.curves import operating_points, sweep_lesions
 from kit.errortable import error_table
 from kit.metrics import detect, sweep
+from kit.rules import RULES
 from kit.ruletable import rule_table
 from kit.scanfile import ScanError, read_grid, read_label, read_map
 from kit.volume import foreground, load_map, load_mask, load_scan
@@ -170,6 +171,36 @@ def score_folder(folder, table, *, threshold=0.5, low=0.2, rule="thesis", min_vo
         for name, part in tables.items():
             parts[name].append(named(part, row))
     return {name: joined(tables) for name, tables in parts.items()}
+
+
+def score_rules(folder, table, *, threshold=0.5, min_volume_mm3=0, rules=RULES, progress=True):
+    """Score the maps that a folder has by every rule: `kit.ruletable.rule_table` of each scan, one below the other.
+
+    Parameters
+    ----------
+    folder : path
+        See `find_predictions`; rows of `table` without a map are left out.
+    table : pandas.DataFrame
+        Labelled rows of a manifest.
+    threshold, min_volume_mm3, rules
+        As in `kit.ruletable.rule_table`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        With scan_id and patient_id; without a row where no scan has a map.
+    """
+    paths, _ = find_predictions(folder, table)
+    options = {"min_volume_mm3": min_volume_mm3, "rules": rules}
+    parts = []
+    rows = [row for row in table.to_dict("records") if row["scan_id"] in paths]
+    for row in tqdm(rows, "scoring", disable=not progress):
+        scan = load_scan(row["image"], row["label"], lesion_codes=row.get("lesion_codes") or None)
+        scores = rule_table(
+            load_map(paths[row["scan_id"]], scan), scan.label, threshold, spacing_mm=scan.spacing_mm, **options
+        )
+        parts.append(named(scores, row))
+    return joined(parts) if parts else pd.DataFrame(columns=["scan_id", "patient_id", "rule", "tp", "fn", "fp"])
 
 
 def search_region(scan, row):

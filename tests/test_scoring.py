@@ -12,7 +12,7 @@ from kit.evaluation import evaluate_cohort, main
 from kit.metrics import detect
 from kit.report import write_report
 from kit.rules import RULES
-from kit.scoring import TABLES, PredictionError, find_predictions, score_folder
+from kit.scoring import TABLES, PredictionError, find_predictions, score_folder, score_rules
 from kit.volume import load_scan
 
 
@@ -131,6 +131,16 @@ def test_a_map_of_the_right_shape_in_another_place_is_refused(cohort, tmp_path):
     nib.save(nib.Nifti1Image(np.ascontiguousarray(array.T), moved), tmp_path / "maps" / "s1.nii.gz")
     with pytest.raises(PredictionError, match=r"s1: .*grid"):
         score_folder(tmp_path / "maps", cohort, progress=False)
+
+
+def test_rules_are_compared_on_the_maps_that_are_there(cohort, tmp_path):
+    (tmp_path / "maps" / "s2.nii.gz").unlink()
+    rules = score_rules(tmp_path / "maps", cohort, progress=False)
+    assert rules.scan_id.unique().tolist() == ["s1", "s3"]
+    assert rules.rule.tolist() == list(RULES) * 2
+    scan = load_scan(cohort.image[0], cohort.label[0])
+    assert rules.tp[1] == detect(bright(scan.image), scan.label, rule="overlap").tp
+    assert score_rules(tmp_path / "nowhere", cohort, progress=False).empty
 
 
 def test_two_maps_of_one_scan_are_refused(cohort, tmp_path):
