@@ -1,19 +1,26 @@
 """A detector over a cohort: probability maps, and tidy tables of what was found, missed and invented.
 
-Each scan has a folder of its own, so that a run that was stopped goes on with the next scan:
+    python -m kit.evaluation PREDICTIONS MANIFEST -o runs/theirs
+
+scores a folder of anybody's maps or masks with the same tables, and one HTML page. Each scan that is computed here has
+a folder of its own, so that a run that was stopped goes on with the next scan:
 
     runs/final/P03_1/map.nii.gz   probability, on the scan's own grid: overlays in 3D Slicer or ITK-SNAP
                      sweep.csv    one row a threshold and minimum volume
                      lesions.csv, predicted.csv   every lesion and every predicted component at one threshold
+                     errors.csv   every finding for an error browser
+                     points.csv, lesion_sweep.csv, reliability.csv, rules.csv   see kit.scoring.score_scan
                      scan.csv     seconds, voxels classified; written last
 """
 
 from __future__ import annotations
 
-import ast
+import argparse
 import os
+import shutil
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +29,27 @@ from tqdm.auto import tqdm
 
 from kit.dense import probability_map
 from kit.lesions import lesion_table
-from kit.metrics import MIN_VOLUMES_MM3, THRESHOLDS, detect, sweep
+from kit.manifest import read_manifest, select
+from kit.manifestfile import ManifestError
 from kit.models import build, load_weights, weights_metadata
-from kit.volume import foreground, load_mask, load_scan, normalise, save_map
+from kit.report import write_report
+from kit.rules import RULES
+from kit.scanfile import ScanError
+from kit.scoring import (
+    TABLES,
+    PredictionError,
+    describe,
+    joined,
+    named,
+    read_table,
+    score_folder,
+    score_scan,
+    search_region,
+    write_table,
+)
+from kit.volume import load_map, load_scan, normalise, save_map
 
 PARTITION_MARGIN_MM = 5.0
-TUPLES = {"centre": ast.literal_eval, "box": ast.literal_eval}  # how a CSV file's cells become what they were
 
 
 @dataclass(frozen=True)
@@ -58,16 +80,24 @@ class Evaluation:
     """Tables over a cohort, every row with its `scan_id` and `patient_id`.
 
     `scans`: seconds, voxels classified; `sweep`: see `kit.metrics.sweep`; `lesions` (with `found`) and `predicted`
-    (with `hit`, `peak`): see `kit.metrics.Detection`, at one threshold and without a minimum volume.
+    (with `hit`, `peak`): see `kit.metrics.Detection`, at one threshold and without a minimum volume; the others are
+    told by `kit.scoring.score_scan`.
     """
 
     scans: pd.DataFrame
     sweep: pd.DataFrame
     lesions: pd.DataFrame
     predicted: pd.DataFrame
+    errors: pd.DataFrame = field(default_factory=pd.DataFrame)
+    points: pd.DataFrame = field(default_factory=pd.DataFrame)
+    lesion_sweep: pd.DataFrame = field(default_factory=pd.DataFrame)
+    reliability: pd.DataFrame = field(default_factory=pd.DataFrame)
+    rules: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
-def evaluate_cohort(detector, table, folder, *, threshold=0.5, where=None, progress=True, **options):
+def evaluate_cohort(
+    detector, table, folder, *, threshold=0.5, rule="thesis", where=None, progress=True, **options
+) -> Evaluation:
     """Map and score every labelled scan of a table; scans that are done already are read back.
 
     Parameters
@@ -77,9 +107,12 @@ def evaluate_cohort(detector, table, folder, *, threshold=0.5, where=None, progr
     table : pandas.DataFrame
         Rows of a manifest. A scan is searched inside its `mask` if the row has one, otherwise all over the head.
     folder : path
-        Of this detector and these settings alone; one subfolder a scan.
+        Of this detector and search region alone; one subfolder a scan.
     threshold : float
-        For the tables `lesions` and `predicted`.
+        For the tables of single findings.
+    rule : str
+        A word of `kit.rules.RULES`: who is matched with whom. Scans that were scored with another rule or threshold
+        are scored again from their maps.
     where : callable, optional
         From (scan, row) to a mask, instead of the rule above.
     options
@@ -90,17 +123,16 @@ def evaluate_cohort(detector, table, folder, *, threshold=0.5, where=None, progr
     Evaluation
     """
     rows = table.to_dict("records")
+    asked = {"threshold": threshold, "rule": rule}
     for row in tqdm(rows, "whole scans", disable=not progress):
         place = Path(folder) / row["scan_id"]
-        if not (place / "scan.csv").exists():
+        if not _is_scored(place, asked):
             place.mkdir(parents=True, exist_ok=True)
-            _evaluate_scan(detector, row, place, threshold, where or search_region, options)
-    return Evaluation(*(_gather(rows, folder, name) for name in ("scan", "sweep", "lesions", "predicted")))
-
-
-def search_region(scan, row):
-    """Where lesions are looked for: the row's `mask` if it has one, otherwise the head without air."""
-    return load_mask(row["mask"], scan) if row.get("mask") else foreground(scan.image)
+            _evaluate_scan(detector, row, place, asked, where or search_region, options)
+    found = {
+        name: [named(read_table(Path(folder) / row["scan_id"] / f"{name}.csv"), row) for row in rows] for name in TABLES
+    }
+    return Evaluation(*(joined(found[name]) for name in TABLES))
 
 
 def partitions(scan, row, *, margin_mm=PARTITION_MARGIN_MM, seed=0):
@@ -145,34 +177,90 @@ def _look(array, box):
     return array[tuple(slice(max(low, 0), max(high, 0)) for low, high in zip(*box, strict=True))]
 
 
-def _evaluate_scan(detector, row, place, threshold, where, options):
+def _is_scored(place, asked):
+    """Whether a scan's folder has all tables, at this threshold and by this rule."""
+    if not all((place / f"{name}.csv").exists() for name in TABLES):
+        return False
+    told = pd.read_csv(place / "scan.csv").iloc[0]
+    return all(told.get(name) == value for name, value in asked.items())
+
+
+def _evaluate_scan(detector, row, place, asked, where, options):
     scan = load_scan(row["image"], row["label"], lesion_codes=row.get("lesion_codes") or None)
     mask = where(scan, row)
-    started = time.perf_counter()
-    probability = detector(scan.image, mask, **options)
-    seconds = time.perf_counter() - started
-    truth = scan.label
-    found = detect(probability, truth, threshold, spacing_mm=scan.spacing_mm)
-    save_map(probability, scan, place / "map.nii.gz")
-    _write(sweep(probability, truth, THRESHOLDS, MIN_VOLUMES_MM3, spacing_mm=scan.spacing_mm), place / "sweep.csv")
-    _write(found.truth, place / "lesions.csv")
-    _write(found.predicted, place / "predicted.csv")
-    told = {"seconds": round(seconds, 2), "voxels": int(mask.sum()), "slices": len(mask), "lesions": len(found.truth)}
-    _write(pd.DataFrame([told]), place / "scan.csv")
+    if (place / "scan.csv").exists() and (place / "map.nii.gz").exists():  # computed before, scored otherwise
+        probability = load_map(place / "map.nii.gz", scan)
+        seconds = pd.read_csv(place / "scan.csv").seconds.iloc[0]
+    else:
+        started = time.perf_counter()
+        probability = detector(scan.image, mask, **options)
+        seconds = round(time.perf_counter() - started, 2)
+        save_map(probability, scan, place / "map.nii.gz")
+    tables = score_scan(probability, scan, row, mask, **asked)
+    tables["scan"] = pd.DataFrame([{"seconds": seconds, **describe(mask, tables), **asked}])
+    for name in reversed(TABLES):  # scan.csv comes last
+        write_table(tables[name], place / f"{name}.csv")
 
 
-def _write(table, path):
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    table.to_csv(part, index=False)
-    os.replace(part, path)
+def main(arguments=None):
+    """The command; returns the exit code: 0, or 2 where something given cannot be used."""
+    told = _parser().parse_args(arguments)
+    out = told.output or Path("runs", "scores", told.predictions.resolve().name)
+    try:
+        if out.exists() and any(out.iterdir()):
+            raise PredictionError(out, ["has files already; name another folder by -o, or delete it"])
+        table = read_manifest(told.manifest, data_root=told.data_root)
+        table = table[table.label != ""] if told.split == "all" else select(table, told.split)
+        asked = {"threshold": told.threshold, "low": told.low, "rule": told.rule, "min_volume_mm3": told.min_volume}
+        tables = score_folder(told.predictions, table, **asked, progress=sys.stderr.isatty())
+    except (ManifestError, PredictionError, ScanError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    _write_scores(tables, out, {"predictions": told.predictions.name, "manifest": told.manifest.name, **asked})
+    print(out / "report.html")
+    return 0
 
 
-def _gather(rows, folder, name):
-    tables = []
-    for row in rows:
-        table = pd.read_csv(Path(folder) / row["scan_id"] / f"{name}.csv", converters=TUPLES)
-        table.insert(0, "scan_id", row["scan_id"])
-        table.insert(1, "patient_id", row["patient_id"])
-        tables.append(table)
-    whole = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
-    return whole.astype({name: bool for name in ("found", "hit") if name in whole})  # a file without rows has no type
+def _write_scores(tables, out, about):
+    """Tables and report in a folder that appears whole or not at all."""
+    part = out.with_name(f".{os.getpid()}-{out.name}")
+    part.mkdir(parents=True)
+    try:
+        for name, table in tables.items():
+            write_table(table, part / f"{'scans' if name == 'scan' else name}.csv")
+        write_report(part / "report.html", tables, about)
+        if out.exists():
+            out.rmdir()
+        os.replace(part, out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _parser():
+    def share(text):
+        value = float(text)
+        if not 0 < value <= 1:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+        return value
+
+    parser = argparse.ArgumentParser(
+        prog="python -m kit.evaluation",
+        description="Score a folder of probability maps or masks against a manifest's labels: tables and a page.",
+        epilog="Maps are named <scan_id>.nii.gz, on their scan's grid; masks hold 0 and 1.",
+    )
+    parser.add_argument("predictions", type=Path, help="folder with one map a scan")
+    parser.add_argument("manifest", type=Path, help="table of the scans and their labels")
+    parser.add_argument("-o", "--output", type=Path, help="new folder for tables and report.html (runs/scores/NAME)")
+    parser.add_argument(
+        "--split", default="test", help="train, validation or test: first sessions; all: every label (%(default)s)"
+    )
+    parser.add_argument("--rule", default="thesis", choices=list(RULES), help="how findings are matched (%(default)s)")
+    parser.add_argument("--threshold", type=share, default=0.5, help="upper threshold of hysteresis (%(default)s)")
+    parser.add_argument("--low", type=share, default=0.2, help="lower threshold of hysteresis (%(default)s)")
+    parser.add_argument("--min-volume", type=float, default=0.0, help="mm3 that a finding needs at least (%(default)s)")
+    parser.add_argument("--data-root", type=Path, help="folder that the manifest's paths start from")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -80,7 +80,7 @@ def components(label):
     """
     mask = np.ascontiguousarray(as_mask(label))
     # as uint8: for bool arrays cc3d (4.1.1) sets too few labels aside and fails on thin scans
-    return cc3d.connected_components(mask.view(np.uint8), connectivity=26).astype(np.int32)
+    return cc3d.connected_components(mask.view(np.uint8), connectivity=26, out_dtype=np.uint32).view(np.int32)
 
 
 def measure(labels, spacing_mm):
@@ -102,7 +102,7 @@ def measure(labels, spacing_mm):
     >>> measure(np.array([[[1, 1, 0, 2]]]), (1.0, 1.0, 1.0)).voxels.tolist()
     [2, 1]
     """
-    spacing = _checked_spacing(spacing_mm)
+    spacing = checked_spacing(spacing_mm)
     flat = np.flatnonzero(labels != 0)
     owner = labels.reshape(-1)[flat] - 1  # (voxel,), which lesion
     voxels = np.array(np.unravel_index(flat, labels.shape))  # (3, voxel)
@@ -163,7 +163,7 @@ def as_mask(label, name="label"):
     return label != 0
 
 
-def _checked_spacing(spacing_mm):
+def checked_spacing(spacing_mm):
     spacing = np.asarray(spacing_mm, dtype=float)
     if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
         raise ValueError(f"spacing_mm is {spacing_mm!r}: pass three positive numbers, (slice, row, column) in mm")

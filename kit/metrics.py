@@ -6,13 +6,22 @@ from math import nan
 import numpy as np
 import pandas as pd
 
-from kit.lesions import as_mask, components, lesion_table, measure
+from kit.encounters import (
+    Encounter,
+    Predicted,
+    Truth,
+    check_shapes,
+    checked_pair,
+    checked_probability,
+    effective_low,
+    read_maps,
+    read_truth,
+)
+from kit.lesions import as_mask, checked_spacing, measure
+from kit.rules import RULES, rule_of
 
 THRESHOLDS = (*(round(0.05 * step, 2) for step in range(2, 20)), 0.99, 0.999)
 MIN_VOLUMES_MM3 = (*range(0, 101, 10), 150, 200, 500)
-
-SMALL_LESION_MM3 = 50.0  # below it a lesion is matched by distance, from it on by its box
-NEAR_MM = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,26 +31,31 @@ class Detection:
     Attributes
     ----------
     truth : pandas.DataFrame
-        `kit.lesions.lesion_table` of the truth, with ``found`` (bool).
+        `kit.lesions.lesion_table` of the truth, with ``found`` (bool) and ``dice``: of the lesion and all components
+        matched to it, 0 where it is missed. Under the rule `brats` merged lesions are one row, tiny ones have none.
     predicted : pandas.DataFrame
         The same of the prediction, with ``peak`` (highest probability inside), ``overlap`` (voxels shared with the
         truth) and ``hit`` (bool; False is a false positive). Components keep the number they have in the map binarised
         at the lower threshold.
     pairs : tuple of (int, int)
         (truth component, predicted component) of every match.
-    voxels : int
-        Size of the scan.
+    voxels, truth_voxels : int
+        Size of the scan, and of all that is lesion in it.
+    rule : str
+        The word of the rule that decided.
     """
 
     truth: pd.DataFrame
     predicted: pd.DataFrame
     pairs: tuple
     voxels: int
+    truth_voxels: int
+    rule: str = "thesis"
 
     @property
     def tp(self):
         """Lesions found."""
-        return len(self.pairs)
+        return int(self.truth.found.sum())
 
     @property
     def fn(self):
@@ -51,7 +65,7 @@ class Detection:
     @property
     def fp(self):
         """Predicted components that match no lesion."""
-        return len(self.predicted) - self.tp
+        return int((~self.predicted.hit).sum())
 
     @property
     def recall(self):
@@ -61,17 +75,17 @@ class Detection:
     @property
     def precision(self):
         """tp / (tp + fp); NaN where nothing is predicted."""
-        return _ratio(self.tp, len(self.predicted))
+        return _ratio(self.tp, self.tp + self.fp)
 
     @property
     def dice(self):
         """`dice` of all predicted components against the truth, voxel by voxel."""
-        return _dice(self.predicted.overlap.sum(), self.predicted.voxels.sum(), self.truth.voxels.sum())
+        return _dice(self.predicted.overlap.sum(), self.predicted.voxels.sum(), self.truth_voxels)
 
     @property
     def dice_healthy(self):
         """`dice` of what is not lesion."""
-        predicted, truth = self.predicted.voxels.sum(), self.truth.voxels.sum()
+        predicted, truth = self.predicted.voxels.sum(), self.truth_voxels
         both = self.voxels - predicted - truth + self.predicted.overlap.sum()
         return _dice(both, self.voxels - predicted, self.voxels - truth)
 
@@ -109,7 +123,7 @@ def dice(a, b):
     0.4
     """
     a, b = as_mask(a, "a"), as_mask(b, "b")
-    _check_shapes(a, b, "a", "b")
+    check_shapes(a, b, "a", "b")
     return _dice(np.count_nonzero(a & b), np.count_nonzero(a), np.count_nonzero(b))
 
 
@@ -142,27 +156,28 @@ def hysteresis(probability, threshold, low=0.2, *, min_volume_mm3=0, spacing_mm=
     >>> hysteresis(np.array([[[0.2, 0.6, 0.1, 0.3]]]), 0.5).tolist()
     [[[True, True, False, False]]]
     """
-    probability = _checked_probability(probability)
-    labels, table = _candidates(probability, _effective_low(threshold, low), spacing_mm)
-    keep = np.zeros(len(table) + 1, bool)
-    keep[_select(table, threshold, min_volume_mm3).component] = True
-    return keep[labels]
+    probability = checked_probability(probability)
+    predicted = _read_map(probability, effective_low(threshold, low), checked_spacing(spacing_mm))
+    return np.append(False, _chosen(predicted, threshold, min_volume_mm3))[predicted.labels]
 
 
-def detect(probability, truth, threshold=0.5, *, low=0.2, min_volume_mm3=0, spacing_mm=(1, 1, 1)):
+def detect(probability, truth, threshold=0.5, *, low=0.2, min_volume_mm3=0, spacing_mm=(1, 1, 1), rule="thesis"):
     """Compare a probability map with the truth, lesion by lesion.
 
-    The map is binarised by `hysteresis`, components below `min_volume_mm3` are removed, and `match` pairs the rest
+    The map is binarised by `hysteresis`, components below `min_volume_mm3` are removed, and the rule pairs the rest
     with the lesions. Give the scan's own `spacing_mm`: volumes and distances are physical.
 
     Parameters
     ----------
     probability : (slice, row, column) array in [0, 1]
+        Or a bool mask.
     truth : (slice, row, column) bool array, or numbers that are all 0 or 1
     threshold, low : float
         Above 0 and at most 1.
     min_volume_mm3 : float
     spacing_mm : (slice, row, column) float
+    rule : str or kit.rules.Rule
+        A word of `kit.rules.RULES`: thesis (see `match`), overlap, iou, brats or centre.
 
     Returns
     -------
@@ -171,8 +186,8 @@ def detect(probability, truth, threshold=0.5, *, low=0.2, min_volume_mm3=0, spac
     Raises
     ------
     ValueError
-        If the shapes differ, the map has NaN or values outside [0, 1], the truth is not binary, or a threshold or the
-        spacing is out of range.
+        If the shapes differ, the map has NaN or values outside [0, 1], the truth is not binary, a threshold or the
+        spacing is out of range, or there is no such rule.
 
     Examples
     --------
@@ -186,17 +201,18 @@ def detect(probability, truth, threshold=0.5, *, low=0.2, min_volume_mm3=0, spac
     >>> found.false_positives[["voxels", "peak", "centre"]].values.tolist()
     [[1, 0.6, (7.0, 15.0, 15.0)]]
     """
-    probability, truth = _checked_pair(probability, truth)
-    _, table = _candidates(probability, _effective_low(threshold, low), spacing_mm, truth)
-    selected = _select(table, threshold, min_volume_mm3)
-    lesions = lesion_table(truth, spacing_mm)
-    pairs = match(lesions, selected, spacing_mm)
-    return Detection(
-        truth=lesions.assign(found=lesions.component.isin([lesion for lesion, _ in pairs])),
-        predicted=selected.assign(hit=selected.component.isin([component for _, component in pairs])),
-        pairs=pairs,
-        voxels=truth.size,
-    )
+    rule, spacing = rule_of(rule), checked_spacing(spacing_mm)
+    probability, truth = checked_pair(probability, truth)
+    predicted = _read_map(probability, effective_low(threshold, low), spacing)
+    encounter = Encounter(read_truth(truth, spacing, merge=rule.merge), predicted, spacing, truth)
+    chosen = np.flatnonzero(_chosen(predicted, threshold, min_volume_mm3))
+    links = rule.link(encounter, chosen)
+    lesions = encounter.truth.table.assign(found=links.found, dice=encounter.lesion_dice(links, chosen))
+    table = measure(predicted.labels, spacing).assign(peak=predicted.peak, overlap=encounter.overlap)
+    table = table.iloc[chosen].assign(hit=links.hit)
+    names, other = lesions.component.to_numpy(), table.component.to_numpy()
+    pairs = tuple((int(names[lesion]), int(other[component])) for lesion, component in np.argwhere(links.pairs))
+    return Detection(lesions, table, pairs, truth.size, int(np.count_nonzero(truth)), rule.name)
 
 
 def match(truth, predicted, spacing_mm):
@@ -227,36 +243,37 @@ def match(truth, predicted, spacing_mm):
 
     Examples
     --------
+    >>> from kit.lesions import lesion_table
     >>> truth = lesion_table([[[1, 1, 0, 0, 0, 0]]], (1, 1, 1))
     >>> predicted = lesion_table([[[0, 1, 0, 1, 0, 0]]], (1, 1, 1))
     >>> match(truth, predicted, (1, 1, 1))
     ((1, 1),)
     """
-    if truth.empty or predicted.empty:
-        return ()
-    centre = np.array(predicted.centre.tolist())  # (predicted, 3)
-    offset = (np.array(truth.centre.tolist())[:, None] - centre) * np.asarray(spacing_mm)  # (truth, predicted, 3)
-    # rounded, so that a tie stays one whatever the order of the sums
-    distance = np.linalg.norm(offset, axis=-1).round(9)
-    nearest = distance.argmin(axis=1)  # (truth,)
-    distance = distance.min(axis=1)
-    box = np.array(truth.box.tolist())  # (truth, 3, 2)
-    in_box = ((box[..., 0] <= centre[nearest]) & (centre[nearest] <= box[..., 1] - 1)).all(axis=1)
-    accepted = np.where(truth.volume_mm3 < SMALL_LESION_MM3, distance < NEAR_MM, in_box)
-    proposals = sorted(zip(distance[accepted], np.flatnonzero(accepted), nearest[accepted], strict=True), reverse=True)
-    keeper = {component: lesion for _, lesion, component in proposals}  # the nearest comes last and stays
+    centre = np.array(predicted.centre.tolist()).reshape(-1, 3)
+    arrays = Predicted(predicted.voxels.to_numpy(), predicted.volume_mm3.to_numpy(), centre, None, None, None, None)
+    encounter = Encounter(Truth(truth, None), arrays, checked_spacing(spacing_mm))
+    links = RULES["thesis"].link(encounter, np.arange(len(predicted)))
     names, other = truth.component.to_numpy(), predicted.component.to_numpy()
-    return tuple(sorted((int(names[lesion]), int(other[component])) for component, lesion in keeper.items()))
+    return tuple((int(names[lesion]), int(other[component])) for lesion, component in np.argwhere(links.pairs))
 
 
-def sweep(probability, truth, thresholds=THRESHOLDS, min_volumes_mm3=MIN_VOLUMES_MM3, *, low=0.2, spacing_mm=(1, 1, 1)):
+def sweep(
+    probability,
+    truth,
+    thresholds=THRESHOLDS,
+    min_volumes_mm3=MIN_VOLUMES_MM3,
+    *,
+    low=0.2,
+    spacing_mm=(1, 1, 1),
+    rule="thesis",
+):
     """Run `detect` for every threshold and minimum volume, labelling the map once for each lower threshold in use.
 
     Hysteresis at any threshold from `low` upwards selects among the same components, by their highest probability.
 
     Parameters
     ----------
-    probability, truth, low, spacing_mm
+    probability, truth, low, spacing_mm, rule
         As in `detect`.
     thresholds, min_volumes_mm3 : sequence of float
 
@@ -264,7 +281,8 @@ def sweep(probability, truth, thresholds=THRESHOLDS, min_volumes_mm3=MIN_VOLUMES
     -------
     pandas.DataFrame
         One row a combination: threshold, min_volume_mm3, tp, fn, fp, dice, dice_healthy (both after removing small
-        components) and slices, the number of the scan's slices.
+        components), slices, the number of the scan's slices, and lesion_dice, the mean over the scan's lesions of
+        `Detection.truth.dice` (missed ones are 0; NaN without lesions).
 
     Raises
     ------
@@ -278,72 +296,59 @@ def sweep(probability, truth, thresholds=THRESHOLDS, min_volumes_mm3=MIN_VOLUMES
     >>> sweep(0.9 * truth, truth, (0.5, 0.95), (0, 50)).tp.tolist()
     [1, 0, 0, 0]
     """
-    probability, truth = _checked_pair(probability, truth)
-    lesions = lesion_table(truth, spacing_mm)
-    lows = sorted({_effective_low(threshold, low) for threshold in thresholds})
-    tables = {value: _candidates(probability, value, spacing_mm, truth)[1] for value in lows}
-    rows = []
-    for threshold in thresholds:
-        for volume in min_volumes_mm3:
-            selected = _select(tables[_effective_low(threshold, low)], threshold, volume)
-            found = Detection(lesions, selected, match(lesions, selected, spacing_mm), truth.size)
-            counts = {name: getattr(found, name) for name in ("tp", "fn", "fp", "dice", "dice_healthy")}
-            rows.append({"threshold": threshold, "min_volume_mm3": volume, **counts, "slices": len(truth)})
+    probability, truth = checked_pair(probability, truth)
+    rows, slices, size, positive = [], len(truth), truth.size, np.count_nonzero(truth)
+    for at, encounter, chosen, links in combinations(
+        probability, truth, thresholds, min_volumes_mm3, low=low, spacing_mm=spacing_mm, rule=rule
+    ):
+        found, hit = links.found, links.hit
+        counts = {"tp": int(found.sum()), "fn": int((~found).sum()), "fp": int((~hit).sum())}
+        both, predicted = encounter.overlap[chosen].sum(), encounter.predicted.voxels[chosen].sum()
+        counts["dice"] = _dice(both, predicted, positive)
+        counts["dice_healthy"] = _dice(size - predicted - positive + both, size - predicted, size - positive)
+        own = encounter.lesion_dice(links, chosen)
+        rows.append({**at, **counts, "slices": slices, "lesion_dice": float(own.mean()) if len(own) else nan})
     return pd.DataFrame(rows)
 
 
-def _candidates(probability, low, spacing_mm, truth=None):
-    """Label a map at its lower threshold; the table also says how high each component rises and what it hits."""
-    mask = probability >= low
-    labels = components(mask)
-    table = measure(labels, spacing_mm)
-    owner = labels[mask] - 1  # (voxel,)
-    peak = np.zeros(len(table), probability.dtype)
-    np.maximum.at(peak, owner, probability[mask])
-    table["peak"] = peak
-    if truth is not None:
-        table["overlap"] = np.bincount(owner[truth[mask]], minlength=len(table))
-    return labels, table
+def combinations(probability, truth, thresholds, min_volumes_mm3, *, low=0.2, spacing_mm=(1, 1, 1), rule="thesis"):
+    """Go through the combinations of a sweep, labelling once for each lower threshold in use.
+
+    Parameters
+    ----------
+    probability, truth, thresholds, min_volumes_mm3, low, spacing_mm, rule
+        As in `sweep`.
+
+    Yields
+    ------
+    (dict, kit.encounters.Encounter, (component,) int array, kit.rules.Links)
+        Threshold and minimum volume; lesions and all components; which of them are predicted, and what they match.
+    """
+    rule, spacing = rule_of(rule), checked_spacing(spacing_mm)
+    probability, truth = checked_pair(probability, truth)
+    lesions = read_truth(truth, spacing, merge=rule.merge)
+    lows = {effective_low(threshold, low) for threshold in thresholds}
+    maps = read_maps(probability, lows, spacing)
+    meet = {value: Encounter(lesions, predicted, spacing, truth) for value, predicted in maps.items()}
+    known = {}
+    for threshold in thresholds:
+        value = effective_low(threshold, low)
+        for volume in min_volumes_mm3:
+            chosen = np.flatnonzero(_chosen(meet[value].predicted, threshold, volume))
+            key = value, chosen.tobytes()
+            if key not in known:  # neighbouring combinations often predict the same
+                known[key] = rule.link(meet[value], chosen)
+            yield {"threshold": threshold, "min_volume_mm3": volume}, meet[value], chosen, known[key]
 
 
-def _select(table, threshold, min_volume_mm3):
-    """Return the components that hysteresis keeps at `threshold`, less the small ones."""
+def _read_map(probability, low, spacing):
+    return read_maps(probability, [low], spacing)[low]
+
+
+def _chosen(predicted, threshold, min_volume_mm3):
+    """Which components hysteresis keeps at `threshold`, less the small ones: (component,) bool."""
     # a Python float takes the map's own precision, so that 0.9 in a float32 map reaches 0.9
-    return table[(table.peak.to_numpy() >= float(threshold)) & (table.volume_mm3.to_numpy() >= min_volume_mm3)]
-
-
-def _effective_low(threshold, low):
-    for name, value in (("threshold", threshold), ("low", low)):
-        if not 0 < value <= 1:
-            raise ValueError(f"{name} is {value}: pass a probability above 0 and at most 1")
-    return float(min(threshold, low))
-
-
-def _checked_probability(probability):
-    probability = np.asarray(probability)
-    if probability.ndim != 3:
-        raise ValueError(f"probability has shape {probability.shape}: pass one scan with axes (slice, row, column)")
-    if not np.issubdtype(probability.dtype, np.floating):
-        probability = probability.astype(np.float32)
-    low, high = probability.min(initial=0), probability.max(initial=0)
-    if np.isnan(low):
-        raise ValueError(
-            f"probability holds NaN in {np.isnan(probability).sum()} voxels: the network's output is broken"
-        )
-    if low < 0 or high > 1:
-        raise ValueError(f"probability reaches from {low} to {high}: pass values in [0, 1], not logits or percent")
-    return probability
-
-
-def _checked_pair(probability, truth):
-    probability, truth = _checked_probability(probability), as_mask(truth, "truth")
-    _check_shapes(probability, truth, "probability", "truth")
-    return probability, truth
-
-
-def _check_shapes(a, b, first, second):
-    if a.shape != b.shape:
-        raise ValueError(f"{first} has shape {a.shape} and {second} {b.shape}: both must lie on the same grid")
+    return (predicted.peak >= float(threshold)) & (predicted.volume_mm3 >= min_volume_mm3)
 
 
 def _dice(both, a, b):

@@ -9,8 +9,10 @@ from kit.summaries import (
     pooled_precision,
     pooled_recall,
     recall_by_size,
+    recall_curve,
     summarise,
     wilson_interval,
+    with_and_without_lesions,
 )
 
 SPACING = (2.0, 0.8, 1.1)
@@ -52,6 +54,37 @@ def test_rates_without_denominator_are_nan():
     assert (pooled.fp_per_scan, pooled.dice_healthy) == (0, 1)
     assert np.isnan(pooled_recall(pd.DataFrame({"tp": [0], "fn": [0]})))
     assert np.isnan(pooled_precision(pd.DataFrame({"tp": [0], "fp": [0]})))
+
+
+def test_the_mean_dice_of_lesions_weighs_every_lesion_alike():
+    rng = np.random.default_rng(8)
+    truth = rng.random((6, 9, 8)) < 0.02
+    more = truth | (rng.random(truth.shape) < 0.02)
+    pairs = [(t * rng.uniform(0.1, 1, t.shape), t) for t in (truth, more, np.zeros_like(truth))]
+    pooled = summarise(pd.concat([sweep(*pair, (0.5,), (0,), spacing_mm=SPACING) for pair in pairs])).iloc[0]
+    lesions = pd.concat([detect(*pair, spacing_mm=SPACING).truth for pair in pairs[:2]])
+    assert pooled.lesion_dice == pytest.approx(lesions.dice.mean())
+
+
+def test_scans_without_lesions_are_shown_apart():
+    parts = with_and_without_lesions(pd.concat(two_scans()[:2]))
+    assert parts.lesions.tolist() == ["with"] * 4 + ["without"] * 4 + ["all"] * 4
+    without = parts[parts.lesions == "without"]
+    assert without[["recall", "dice"]].isna().all(axis=None)
+    assert (without.fp_per_scan.to_numpy() == two_scans()[1].fp).all()
+    assert set(with_and_without_lesions(two_scans()[1]).lesions) == {"without", "all"}
+
+
+def test_the_recall_curve_counts_lesions_near_each_size():
+    lesions = pd.DataFrame({"threshold": [0.5] * 4 + [0.9] * 4, "min_volume_mm3": 0, "size_mm": [1.0, 2.0, 2.1, 7] * 2})
+    lesions["found"] = [False, True, False, True, False, False, False, True]
+    curve = recall_curve(lesions, (1, 2, 4, 7)).set_index(["threshold", "at_mm"])
+    assert curve.lesions.tolist() == [2, 3, 0, 1] * 2
+    assert curve.recall[0.5].tolist()[:2] == [0.5, 1 / 3]
+    assert np.isnan(curve.recall[0.5, 4])
+    assert curve.recall[0.9, 7] == 1
+    assert recall_curve(lesions).at_mm.unique().tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert recall_curve(lesions[:0]).empty
 
 
 def test_recall_by_size_puts_an_edge_into_the_class_above_and_loses_nobody():
