@@ -12,6 +12,10 @@ from kit.cohort import crop
 from kit.volume import foreground
 
 BLUE, SKY, GREEN, ORANGE, RED, GREY = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "0.45"
+PURPLE, YELLOW = "#CC79A7", "#F0E442"
+KIND_COLOURS = {  # of what is marked on a slice; one place, so that figures and the viewers agree
+    "lesion": SKY, "TP": GREEN, "FN": RED, "FP": ORANGE, "healthy": YELLOW, "border": PURPLE, "pair": GREEN,
+}  # fmt: skip
 RELATIVE = "intensity (median of the head = 1)"
 LIGHT = np.array([0.8, -0.45, -0.4])  # towards the lamp: (slice, row, column), length 1
 COARSE_VOXELS = 27  # below it sigma_r says more of the grid than of the lesion
