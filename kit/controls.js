@@ -56,7 +56,7 @@ function makeControls(viewer) {
     const names = [...new Set(store.scan.places.map((place) => place.kind))];
     kinds.replaceChildren(make("option", { value: "" }, "all"), ...names.map((name) => make("option", { value: name }, name)));
     kinds.hidden = names.length < 2;
-    jumps.hidden = !store.scan.places.length;
+    jumps.hidden = viewer.ownJump || !store.scan.places.length;
     threshold.box.hidden = opacity.box.hidden = boxes[1].hidden = !store.scan.maps.length;
     boxes[0].hidden = !store.scan.label;
     viewer.setKinds("");

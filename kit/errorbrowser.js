@@ -184,7 +184,9 @@ function errorBrowser({ model, el, store }) {
       svg("text", { x: middle[0], y: CURVE.height - 6, "text-anchor": "middle" }, froc ? "false positives a scan" : "recall (%)"),
       svg("text", { transform: `translate(12 ${middle[1]}) rotate(-90)`, "text-anchor": "middle" }, froc ? "recall (%)" : "precision (%)"),
       svg("polyline", { points: at.filter(Boolean).join(" "), class: "curve" }));
-    at.forEach((place, i) => {
+    const order = [...at.keys()].sort((a, b) => (a === get("point")) - (b === get("point"))); // the chosen one on top
+    order.forEach((i) => {
+      const place = at[i];
       if (!place) return;
       const dot = svg("circle", { cx: place[0], cy: place[1], r: i === get("point") ? 7 : 4.5, class: i === get("point") ? "chosen" : "" },
         svg("title", {}, `threshold ${curve[i].threshold}`));

@@ -103,7 +103,7 @@ function sampleBrowser({ model, el, store }) {
   function overlay(context, panel, cursor, ratio) {
     if (!samples || samples.scan !== get("scan")) return;
     const { axis } = PLANES[panel.plane];
-    const radius = clamp(panel.view.scaleX * 0.4, 1.6 * ratio, 4 * ratio);
+    const radius = clamp(panel.view.scaleX * 0.4, 2 * ratio, 4 * ratio);
     samples.whys.forEach((why, kind) => {
       if (hidden.has(why)) return;
       context.fillStyle = colour(why);

@@ -10,7 +10,8 @@ from kit.viewer import SliceViewer, script
 from kit.viewerdata import ViewerError
 
 NEEDED = ("scan", "slice", "row", "column", "label", "why")
-STILLS = 3  # slices a scheme
+STILLS = 4  # slices a scheme
+APART = 6  # slices between two of them
 
 
 class SampleBrowser(SliceViewer):
@@ -77,12 +78,12 @@ class SampleBrowser(SliceViewer):
         return table.rename_axis(columns=None).astype(int)
 
     def montage(self, slices=None, *, width=10.0):
-        """Draw the slices with most marks, one line a scheme."""
-        figure = Figure(figsize=(width, 0.36 * width * len(self._draws)), layout="constrained")
+        """Draw some slices with the marks on them and one patch, one line a scheme; by default those with most."""
+        figure = Figure(figsize=(width, 0.29 * width * len(self._draws)), layout="constrained")
         axes = figure.subplots(len(self._draws), STILLS, squeeze=False)
+        chosen = self._still_slices() if slices is None else slices
         for line, name in zip(axes, self._draws, strict=True):
             rows = self._drawn(name, self.scan)
-            chosen = slices or sorted(rows["slice"].value_counts().index[:STILLS])
             for ax, k in zip(line, chosen, strict=False):
                 self._draw_samples(ax, rows[rows["slice"] == k], k, f"{name}, {self.scan}, slice {k}")
             clear(line)
@@ -94,8 +95,26 @@ class SampleBrowser(SliceViewer):
             colour = KIND_COLOURS.get(str(why), "white")
             ax.scatter(some.column, some.row, s=4, color=colour, linewidths=0, label=f"{why} ({len(some)})")
         if len(rows):
-            ax.legend(fontsize=7, loc="lower right", markerscale=2)
+            ax.legend(fontsize=6, loc="lower right", markerscale=2)
+            self._draw_patch(ax, rows.iloc[int(rows.label.argmax())])
         frame_head(ax, self.volumes.image[k])
+
+    def _draw_patch(self, ax, row):
+        """The outline of a sample's patch, turned as `kit.samplers.patches` turns it."""
+        half, turn = self._patch_shape[1] / 2, np.deg2rad(row.get("angle", 0.0))
+        r, c = half * np.array([[-1, -1, 1, 1, -1], [-1, 1, 1, -1, -1]])
+        turned = r * np.sin(turn), r * np.cos(turn), c * np.cos(turn), c * np.sin(turn)
+        colour = KIND_COLOURS.get(str(row.why), "white")
+        ax.plot(row.column + turned[2] - turned[0], row.row + turned[1] + turned[3], color=colour, linewidth=1)
+
+    def _still_slices(self):
+        """The slices with most samples of all schemes, apart from each other."""
+        counts = pd.concat([self._drawn(name, self.scan) for name in self._draws])["slice"].value_counts()
+        chosen = []
+        for k in counts.index:
+            if len(chosen) < STILLS and all(abs(k - other) >= APART for other in chosen):
+                chosen.append(int(k))
+        return sorted(chosen)
 
     def _drawn(self, scheme, scan):
         rows = self._draws[scheme]

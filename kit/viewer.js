@@ -423,7 +423,7 @@ function sliceViewer({ model, el, store }, extras = {}) {
     const intensity = known ? exact.intensity : rough;
     const items = [
       ["voxel", at.join(", "), "slice, row, column"],
-      ["mm", worldMm(scan, at).map((mm) => mm.toFixed(1)).join(", "), "world x, y, z in mm"],
+      ...(scan.in_mm ? [["mm", worldMm(scan, at).map((mm) => mm.toFixed(1)).join(", "), "world x, y, z in mm"]] : []),
       ["intensity", `${known ? "" : "≈ "}${Math.abs(intensity) < 10 ? intensity.toFixed(3) : Math.round(intensity)}`, ""],
       ...scan.maps.map(({ name, values }) => [name, (known ? exact.probability[name] : values[flat] / 255)?.toFixed(3), "probability"]),
     ];
@@ -436,7 +436,7 @@ function sliceViewer({ model, el, store }, extras = {}) {
 
   // ---- controls ------------------------------------------------------------------------------------------------
   const controls = makeControls({ model, store, root, update, setPlane, step, jump, play, toggle, share, cursor, moveTo, axisOf,
-    playing: () => timer !== null, setKinds: (kind) => (kinds = kind), keys });
+    ownJump: Boolean(extras.jump), playing: () => timer !== null, setKinds: (kind) => (kinds = kind), keys });
 
   const observer = new ResizeObserver(() => {
     if (!store.scan) return;

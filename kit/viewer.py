@@ -13,7 +13,7 @@ from IPython.core.pylabtools import print_figure
 from matplotlib.figure import Figure
 
 from kit.plots import KIND_COLOURS, show_slice, window_of
-from kit.viewerdata import ViewerError, checked_volumes, packed
+from kit.viewerdata import ViewerError, checked_volumes, head_box, packed
 
 PLANES = {"axial": 0, "coronal": 1, "sagittal": 2}  # the axis that a plane's slices are counted along
 MOST_STILLS = 6
@@ -150,7 +150,8 @@ class SliceViewer(anywidget.AnyWidget):
         """
         chosen = self._still_slices() if slices is None else sorted(slices)
         maps = self.volumes.maps or {"": None}
-        tall = self.shape[1] * self.volumes.spacing_mm[1] / (self.shape[2] * self.volumes.spacing_mm[2])
+        _, rows, columns = (step * (stop - first) for step, (first, stop) in zip(*self._framing(), strict=True))
+        tall = rows / columns
         size = (width, (tall * width / len(chosen) + 0.25) * len(maps))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(len(maps), len(chosen), squeeze=False)
@@ -159,15 +160,24 @@ class SliceViewer(anywidget.AnyWidget):
                 self._draw_still(ax, k, values, f"{name}, slice {k}" if len(maps) > 1 else f"slice {k}")
         return figure
 
+    def __repr__(self):
+        about = [" x ".join(map(str, self.shape)) + " voxels", *self.volumes.maps]
+        return f"{type(self).__name__}({', '.join(about)})"
+
     def _repr_mimebundle_(self, **kwargs):
         """The live widget, and the montage for those who cannot run it."""
         data, *rest = super()._repr_mimebundle_(**kwargs)
         return (data | {"image/png": print_figure(self.montage(), "png", dpi=STILL_DPI, base64=True)}, *rest)
 
+    def _framing(self):
+        return self.volumes.spacing_mm, head_box(self.volumes)
+
     def _draw_still(self, ax, k, values, title):
         label = None if self.volumes.label is None or not self.show_label else self.volumes.label[k]
         heat = None if values is None else values[k]
         show_slice(ax, self.volumes.image[k], label, heat, window=self.window, title=title, threshold=self.threshold)
+        _, (top, bottom), (left, right) = self._framing()[1]
+        ax.set(xlim=(left - 0.5, right - 0.5), ylim=(bottom - 0.5, top - 0.5))
         ax.set_aspect(self.volumes.spacing_mm[1] / self.volumes.spacing_mm[2])
 
     def _still_slices(self):

@@ -30,8 +30,9 @@ class ViewerError(ValueError):
 class Volumes:
     """A scan and what lies over it, checked: axes (slice, row, column) throughout.
 
-    `image` is float32, `label` bool or None, `maps` name -> float32 in [0, 1]; `spacing_mm` the voxel size, `affine`
-    (4, 4) from a voxel to world mm; `places` the rows that n and p jump to: slice, row, column, kind, text.
+    `image` is float32, `label` bool or None, `maps` name -> float32 in [0, 1]. `spacing_mm` is the voxel size, `affine`
+    (4, 4) leads from a voxel to world mm, and `in_mm` says whether either was given. `places` are the rows that n and p
+    jump to: slice, row, column, kind, text.
     """
 
     image: np.ndarray
@@ -39,6 +40,7 @@ class Volumes:
     maps: dict
     spacing_mm: tuple
     affine: np.ndarray
+    in_mm: bool
     places: pd.DataFrame = field(repr=False)
 
     @property
@@ -89,9 +91,10 @@ def checked_volumes(image, label=None, probability=None, *, spacing_mm=None, aff
     maps = _checked_maps(probability, image.shape)
     if label is not None:
         label = _checked_label(label, image.shape)
+    in_mm = not (spacing_mm is None and affine is None)
     spacing_mm, affine = _checked_geometry(spacing_mm, affine)
     places = _lesion_places(label, spacing_mm) if places is None else _checked_places(places, image.shape)
-    return Volumes(image, label, maps, spacing_mm, affine, places)
+    return Volumes(image, label, maps, spacing_mm, affine, in_mm, places)
 
 
 def packed(volumes):
@@ -114,6 +117,7 @@ def packed(volumes):
         "shape": list(volumes.shape),
         "spacing_mm": list(volumes.spacing_mm),
         "affine": volumes.affine.tolist(),
+        "in_mm": volumes.in_mm,
         "intensity": [low, high],
         "has_label": volumes.label is not None,
         "maps": list(volumes.maps),
