@@ -190,13 +190,23 @@ function errorBrowser({ model, el, store }) {
       if (!place) return;
       const dot = svg("circle", { cx: place[0], cy: place[1], r: i === get("point") ? 7 : 4.5, class: i === get("point") ? "chosen" : "" },
         svg("title", {}, `threshold ${curve[i].threshold}`));
-      dot.addEventListener("click", () => viewer.update({ point: i }));
       picture.append(dot);
     });
+    picture.addEventListener("click", (event) => choose(event, picture, at));
     picture.addEventListener("keydown", alongCurve);
     const focused = curveBox.contains(document.activeElement);
     curveBox.replaceChildren(picture, make("div", { className: "kit-chosen" }, words));
     if (focused) picture.focus();
+  }
+
+  // The point nearest to a click: points may lie one over the other
+  function choose(event, picture, at) {
+    const box = picture.getBoundingClientRect();
+    const scale = CURVE.width / box.width;
+    const [x, y] = [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
+    const apart = at.map((place) => (place ? Math.hypot(place[0] - x, place[1] - y) : Infinity));
+    const point = apart.indexOf(Math.min(...apart));
+    if (apart[point] < 20) viewer.update({ point });
   }
 
   function alongCurve(event) {

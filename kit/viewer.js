@@ -85,7 +85,7 @@ function widget(createView) {
 function sliceViewer({ model, el, store }, extras = {}) {
   const get = (name) => model.get(name);
   const panelsBox = make("div", { className: "kit-panels" });
-  const readingBox = make("div", { className: "kit-reading", role: "status", "aria-live": "polite" }, "waiting for the scan …");
+  const readingBox = make("div", { className: "kit-reading", role: "status", "aria-live": "polite" }, "waiting for the scan; run the cell if it does not come …");
   const root = make(
     "div",
     { className: "kit-viewer", tabindex: "0", role: "application", "aria-label": "Slice viewer. Press ? for its keys." },

@@ -10,10 +10,9 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
-from pathlib import Path
 
 TOKEN = secrets.token_hex(8)
-START_S, RUN_S = 40, 75
+START_S, RUN_S = 60, 180  # generous: a machine may be busy
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
@@ -42,7 +41,7 @@ def lab_server(notebooks, private):
         environment[f"JUPYTER_{name}_DIR"] = str(private / name.lower())
     for name in ("WORKSPACES", "SETTINGS"):
         environment[f"JUPYTERLAB_{name}_DIR"] = str(private / name.lower())
-    write_settings(private, "light")
+    write_settings(private)
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
     command += [f"--IdentityProvider.token={TOKEN}", "--LabApp.expose_app_in_browser=True"]
     command += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={notebooks}"]
@@ -60,15 +59,11 @@ def lab_server(notebooks, private):
                 server.kill()
 
 
-def write_settings(private, theme):
-    """Choose a theme, and that JupyterLab asks nobody for news."""
-    for plugin, settings in {
-        "apputils-extension/themes": {"theme": THEMES[theme], "adaptive-theme": False},
-        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-    }.items():
-        path = Path(private, "settings", "@jupyterlab", f"{plugin}.jupyterlab-settings")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(settings))
+def write_settings(private):
+    """Have JupyterLab ask nobody for news."""
+    path = private / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
 
 
 @contextmanager
