@@ -1,5 +1,23 @@
 // The controls under the panels: native elements, so that they can be reached and used by keyboard and read aloud.
 
+const HELP = [
+  ["↑ ↓", "next slice up or down (also ← →, mouse wheel)"],
+  ["Page Up, Page Down", "ten slices; Home and End: last and first"],
+  ["Shift + arrows", "move the cross-hair by a voxel (also click, drag)"],
+  ["n p", "next, previous lesion or error"],
+  ["Space", "play, stop"],
+  ["1 2 3 4", "axial, coronal, sagittal, all three planes"],
+  ["[ ]", "threshold of the heat lower, higher"],
+  [", .", "opacity of the heat less, more"],
+  ["w W", "window narrower, wider (also right-drag, Shift-drag)"],
+  ["b B", "brighter, darker"],
+  ["+ −", "zoom in, out (also Ctrl + wheel)"],
+  ["l h x", "label, heat, cross-hair on or off"],
+  ["r", "window and zoom as at first"],
+  ["?", "this list"],
+];
+const PLANE_NAMES = [["axial", "Axial"], ["coronal", "Coronal"], ["sagittal", "Sagittal"], ["three", "Three planes"]];
+
 function makeControls(viewer) {
   const { model, store, root, update } = viewer;
   const get = (name) => model.get(name);

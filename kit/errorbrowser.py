@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from kit.plots import clear, finding_crops, precision_recall
 from kit.verdicts import VERDICTS, VerdictBook
-from kit.viewer import SliceViewer, script
+from kit.viewer import VIEWER_FILES, SliceViewer, script
 from kit.viewerdata import ViewerError
 
 KINDS = {"FN and FP": ("FN", "FP"), "FN": ("FN",), "FP": ("FP",)}
@@ -60,7 +60,7 @@ class ErrorBrowser(SliceViewer):
         For tables without the columns or rows that are needed.
     """
 
-    _esm = script("slices.js", "controls.js", "viewer.js", "errorbrowser.js", entry="errorBrowser")
+    _esm = script(*VIEWER_FILES, "errorbrowser.js", entry="errorBrowser")
 
     point = traitlets.Int(0).tag(sync=True)
     kinds = traitlets.Enum([*KINDS], "FN and FP").tag(sync=True)

@@ -6,7 +6,7 @@ import traitlets
 from matplotlib.figure import Figure
 
 from kit.plots import KIND_COLOURS, clear, frame_head, show_slice
-from kit.viewer import SliceViewer, script
+from kit.viewer import VIEWER_FILES, SliceViewer, script
 from kit.viewerdata import ViewerError
 
 NEEDED = ("scan", "slice", "row", "column", "label", "why")
@@ -46,7 +46,7 @@ class SampleBrowser(SliceViewer):
         If a table lacks a column, names a scan that the cohort lacks, or there is none.
     """
 
-    _esm = script("slices.js", "controls.js", "viewer.js", "samplebrowser.js", entry="sampleBrowser")
+    _esm = script(*VIEWER_FILES, "samplebrowser.js", entry="sampleBrowser")
 
     scheme = traitlets.Unicode("").tag(sync=True)
     scan = traitlets.Unicode("").tag(sync=True)

@@ -146,6 +146,51 @@ function patchCorners(row, column, size, angle) {
   ]);
 }
 
+// The cross-hair through a voxel, open around it
+function drawCross(context, scan, panel, at, ratio) {
+  const [x, y] = toCanvas(scan, panel.plane, panel.view, at);
+  const { width, height } = panel.canvas;
+  const gap = 9 * ratio; // so that it hides nothing
+  context.strokeStyle = CROSS;
+  context.globalAlpha = 0.65;
+  context.lineWidth = ratio;
+  context.beginPath();
+  for (const [x0, y0, x1, y1] of [[0, y, x - gap, y], [x + gap, y, width, y], [x, 0, x, y - gap], [x, y + gap, x, height]]) {
+    context.moveTo(x0, y0);
+    context.lineTo(x1, y1);
+  }
+  context.stroke();
+  context.globalAlpha = 1;
+}
+
+// Directions, title and slice, and a bar for the scale
+function drawWords(context, scan, panel, title, place, ratio) {
+  const { ends } = PLANES[panel.plane];
+  const [{ width, height }, edge] = [panel.canvas, 6 * ratio];
+  context.font = `${11 * ratio}px system-ui, sans-serif`;
+  context.fillStyle = "rgba(255, 255, 255, 0.85)";
+  const word = (text, x, y, align, baseline) => {
+    context.textAlign = align;
+    context.textBaseline = baseline;
+    context.fillText(text, x, y);
+  };
+  word(ends.left, edge, height / 2, "left", "middle");
+  word(ends.right, width - edge, height / 2, "right", "middle");
+  word(ends.top, width / 2, edge, "center", "top");
+  word(ends.bottom, width / 2, height - edge, "center", "bottom");
+  word(title, edge, edge, "left", "top");
+  word(place, edge, height - edge, "left", "bottom");
+  drawScaleBar(context, scan, panel, ratio, width - edge, height - edge);
+}
+
+function drawScaleBar(context, scan, panel, ratio, right, bottom) {
+  const perMm = panel.view.scaleX / scan.spacing_mm[PLANES[panel.plane].across];
+  const length = [100, 50, 20, 10, 5, 2].find((mm) => mm * perMm < panel.canvas.width / 4) ?? 1;
+  context.fillRect(right - length * perMm, bottom - 2 * ratio, length * perMm, 2 * ratio);
+  context.textAlign = "right";
+  context.fillText(`${length} mm`, right, bottom - 5 * ratio);
+}
+
 async function inflate(view) {
   const stream = new Blob([view]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());

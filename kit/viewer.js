@@ -1,91 +1,17 @@
 // The slice viewer: panels, mouse, keys and controls over the functions of slices.js. It draws in the event's own task,
 // so that a slice is there at the next frame, and tells the kernel afterwards.
 
-const HELP = [
-  ["↑ ↓", "next slice up or down (also ← →, mouse wheel)"],
-  ["Page Up, Page Down", "ten slices; Home and End: last and first"],
-  ["Shift + arrows", "move the cross-hair by a voxel (also click, drag)"],
-  ["n p", "next, previous lesion or error"],
-  ["Space", "play, stop"],
-  ["1 2 3 4", "axial, coronal, sagittal, all three planes"],
-  ["[ ]", "threshold of the heat lower, higher"],
-  [", .", "opacity of the heat less, more"],
-  ["w W", "window narrower, wider (also right-drag, Shift-drag)"],
-  ["b B", "brighter, darker"],
-  ["+ −", "zoom in, out (also Ctrl + wheel)"],
-  ["l h x", "label, heat, cross-hair on or off"],
-  ["r", "window and zoom as at first"],
-  ["?", "this list"],
-];
-const ICONS = {
-  previous: "M11 3 5 8l6 5z", next: "M5 3l6 5-6 5z", play: "M4 3l9 5-9 5z", stop: "M4 4h8v8H4z",
-};
-const PLANE_NAMES = [["axial", "Axial"], ["coronal", "Coronal"], ["sagittal", "Sagittal"], ["three", "Three planes"]];
 const FRAMES_PER_S = 12;
 const LARGEST_HEIGHT = 560; // of all panels together, in CSS pixels
 const GAP = 6; // between panels
-
-function make(tag, properties = {}, ...children) {
-  const { className, ...attributes } = properties;
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value !== undefined) element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
-
-function icon(name) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", "0 0 16 16");
-  svg.setAttribute("aria-hidden", "true");
-  svg.append(document.createElementNS(svg.namespaceURI, "path"));
-  svg.firstChild.setAttribute("d", ICONS[name]);
-  return svg;
-}
-
-function button(label, title, onclick, shown = label) {
-  return make("button", { type: "button", title, "aria-label": title, onclick }, shown);
-}
-
-// What anywidget calls: one store a widget, however often it is displayed, so that its volume arrives once.
-function widget(createView) {
-  const store = { scan: null, asked: false, views: new Set() };
-  let newest = 0;
-  return {
-    initialize({ model }) {
-      model.on("msg:custom", async (content, buffers) => {
-        if (content.type === "volumes") {
-          const number = ++newest;
-          const scan = await readVolumes(content, buffers);
-          if (number !== newest) return; // another scan has come meanwhile
-          store.scan = scan;
-        }
-        store[content.type] = { content, buffers };
-        store.views.forEach((view) => view.heard(content));
-      });
-    },
-    render({ model, el }) {
-      const view = createView({ model, el, store });
-      store.views.add(view);
-      if (!store.asked) model.send({ type: "ready" });
-      store.asked = true;
-      return () => {
-        store.views.delete(view);
-        view.close();
-      };
-    },
-  };
-}
 
 // `extras` lets other tools build on the viewer: keys (name -> action), overlay(context, panel), jump(step), and
 // heard(content), called after a message of the kernel was taken in.
 function sliceViewer({ model, el, store }, extras = {}) {
   const get = (name) => model.get(name);
   const panelsBox = make("div", { className: "kit-panels" });
-  const readingBox = make("div", { className: "kit-reading", role: "status", "aria-live": "polite" }, "waiting for the scan; run the cell if it does not come …");
+  const waiting = "waiting for the scan; run the cell if it does not come …";
+  const readingBox = make("div", { className: "kit-reading", role: "status", "aria-live": "polite" }, waiting);
   const root = make(
     "div",
     { className: "kit-viewer", tabindex: "0", role: "application", "aria-label": "Slice viewer. Press ? for its keys." },
@@ -363,53 +289,11 @@ function sliceViewer({ model, el, store }, extras = {}) {
       context.lineWidth = 1.5 * ratio;
       context.stroke(outlinePath(scan, panel.plane, index, panel.view));
     }
-    if (get("show_cross")) drawCross(context, panel, at, ratio);
+    if (get("show_cross")) drawCross(context, scan, panel, at, ratio);
     extras.overlay?.(context, panel, at, ratio);
-    drawWords(context, panel, index, ratio);
-  }
-
-  function drawCross(context, panel, at, ratio) {
-    const [x, y] = toCanvas(store.scan, panel.plane, panel.view, at);
-    const { width, height } = panel.canvas;
-    const gap = 9 * ratio; // so that it hides nothing
-    context.strokeStyle = CROSS;
-    context.globalAlpha = 0.65;
-    context.lineWidth = ratio;
-    context.beginPath();
-    for (const [x0, y0, x1, y1] of [[0, y, x - gap, y], [x + gap, y, width, y], [x, 0, x, y - gap], [x, y + gap, x, height]]) {
-      context.moveTo(x0, y0);
-      context.lineTo(x1, y1);
-    }
-    context.stroke();
-    context.globalAlpha = 1;
-  }
-
-  function drawWords(context, panel, index, ratio) {
-    const { ends, axis } = PLANES[panel.plane];
-    const [{ width, height }, edge] = [panel.canvas, 6 * ratio];
-    context.font = `${11 * ratio}px system-ui, sans-serif`;
-    context.fillStyle = "rgba(255, 255, 255, 0.85)";
-    const word = (text, x, y, align, baseline) => {
-      context.textAlign = align;
-      context.textBaseline = baseline;
-      context.fillText(text, x, y);
-    };
-    word(ends.left, edge, height / 2, "left", "middle");
-    word(ends.right, width - edge, height / 2, "right", "middle");
-    word(ends.top, width / 2, edge, "center", "top");
-    word(ends.bottom, width / 2, height - edge, "center", "bottom");
-    const several = store.scan.maps.length > 1;
-    word([get("caption"), several && panel.map.name].filter(Boolean).join(", "), edge, edge, "left", "top");
-    word(`${panel.plane} ${index}`, edge, height - edge, "left", "bottom");
-    drawScaleBar(context, panel, ratio, width - edge, height - edge);
-  }
-
-  function drawScaleBar(context, panel, ratio, right, bottom) {
-    const perMm = panel.view.scaleX / store.scan.spacing_mm[PLANES[panel.plane].across];
-    const length = [100, 50, 20, 10, 5, 2].find((mm) => mm * perMm < panel.canvas.width / 4) ?? 1;
-    context.fillRect(right - length * perMm, bottom - 2 * ratio, length * perMm, 2 * ratio);
-    context.textAlign = "right";
-    context.fillText(`${length} mm`, right, bottom - 5 * ratio);
+    const several = scan.maps.length > 1;
+    const title = [get("caption"), several && panel.map.name].filter(Boolean).join(", ");
+    drawWords(context, scan, panel, title, `${panel.plane} ${index}`, ratio);
   }
 
   // ---- read-out: at once what the page knows, exact when the kernel has answered --------------------------------
@@ -428,7 +312,8 @@ function sliceViewer({ model, el, store }, extras = {}) {
       ...scan.maps.map(({ name, values }) => [name, (known ? exact.probability[name] : values[flat] / 255)?.toFixed(3), "probability"]),
     ];
     if (scan.label) items.push(["label", scan.label[flat] ? "lesion" : "–", ""]);
-    if (get("place") >= 0 && scan.places[get("place")]) items.push(["at", scan.places[get("place")].text, "jumped to"]);
+    const place = scan.places[get("place")];
+    if (place && voxelOf(place, scan).every((where, axis) => where === at[axis])) items.push(["at", place.text, "jumped to"]);
     readingBox.replaceChildren(
       ...items.map(([name, value, title]) => make("span", { title }, make("b", {}, name), ` ${value}`)),
     );

@@ -16,6 +16,7 @@ from kit.plots import KIND_COLOURS, show_slice, window_of
 from kit.viewerdata import ViewerError, checked_volumes, head_box, packed
 
 PLANES = {"axial": 0, "coronal": 1, "sagittal": 2}  # the axis that a plane's slices are counted along
+VIEWER_FILES = ("slices.js", "elements.js", "controls.js", "viewer.js")
 MOST_STILLS = 6
 STILL_DPI = 80
 
@@ -84,7 +85,7 @@ class SliceViewer(anywidget.AnyWidget):
     (0, 0.0)
     """
 
-    _esm = script("slices.js", "controls.js", "viewer.js", entry="sliceViewer")
+    _esm = script(*VIEWER_FILES, entry="sliceViewer")
     _css = Path(__file__).with_name("viewer.css").read_text(encoding="utf-8")
 
     slice = traitlets.Int(0).tag(sync=True)
