@@ -24,7 +24,7 @@ SPREAD := OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadfile
 step = @printf '\n== %s\n' '$(1)'; begun=$$(date +%s); ( $(2) ); code=$$?; end=done; [ $$code -eq 0 ] || end=FAILED; \
 	printf '== %s: %s after %d s\n' '$(1)' $$end $$(( $$(date +%s) - begun )); exit $$code
 
-.PHONY: help demo test check lab notebooks clean lint unit unit-quick run-notebooks compare-notebook cohort
+.PHONY: help demo test check lab notebooks clean lint unit unit-quick run-notebooks compare-notebook run-browser cohort
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -34,7 +34,7 @@ help:  ## list the commands
 demo: $(READY)  ## run all notebooks at their quick profile and make HTML pages of them
 	$(call step,notebooks to pages,$(BIN)/python -m kit.notebooks demo --out runs/demo --jobs $(JOBS))
 
-test: $(READY) lint unit run-notebooks compare-notebook  ## all tests: style and floors and units and doctests and notebooks
+test: $(READY) lint unit run-notebooks compare-notebook run-browser  ## all tests: style and floors and units and doctests and notebooks and browser
 	@printf '\nall tests passed\n'
 
 check: $(READY) lint unit-quick  ## the tests of a minute or two: no notebooks and nothing slow
@@ -55,10 +55,10 @@ lint: $(READY)
 	$(call step,import-linter: floors of the package,$(BIN)/lint-imports)
 
 unit: $(READY)
-	$(call step,unit tests and doctests,$(SPREAD) -m "not notebooks")
+	$(call step,unit tests and doctests,$(SPREAD) -m "not notebooks and not browser")
 
 unit-quick: $(READY)
-	$(call step,quick unit tests and doctests,$(SPREAD) -m "not notebooks and not slow")
+	$(call step,quick unit tests and doctests,$(SPREAD) -m "not notebooks and not browser and not slow")
 
 run-notebooks: $(READY) cohort
 	$(call step,notebooks by papermill,OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadgroup -m notebooks tests/test_notebooks.py)
@@ -68,6 +68,9 @@ cohort: $(READY)
 
 compare-notebook: $(READY)
 	$(call step,notebook 01: stable cells as committed,$(PYTEST) --nbval-lax notebooks/01_data_statistics.ipynb)
+
+run-browser: $(READY)
+	$(call step,viewers in JupyterLab in Chromium,$(PYTEST) -m browser tests/test_browser.py)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -104,9 +104,10 @@ def minutes(seconds):
 
 
 def _without_bars(output):
-    """An output without progress bars, or None where nothing else is in it."""
-    if WIDGET in output.get("data", {}):
-        return None
+    """An output without progress bars and widgets, or None where nothing else is in it."""
+    if WIDGET in output.get("data", {}):  # only a live kernel can show it: a still picture beside it stays
+        del output.data[WIDGET]
+        return output if set(output.data) - {"text/plain"} else None
     if output.get("name") == "stderr":
         lines = [line for line in re.split(r"[\r\n]+", output.text) if line.strip() and not BAR.search(line)]
         return nbformat.v4.new_output("stream", name="stderr", text="\n".join(lines)) if lines else None

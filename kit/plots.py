@@ -12,6 +12,14 @@ from kit.cohort import crop
 from kit.volume import foreground
 
 BLUE, SKY, GREEN, ORANGE, RED, GREY = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "0.45"
+PURPLE, YELLOW = "#CC79A7", "#F0E442"
+KIND_COLOURS = {  # of what is marked on a slice; one place, so that figures and the viewers agree
+    "lesion": SKY, "TP": GREEN, "FN": RED, "FP": ORANGE, "healthy": YELLOW, "border": PURPLE, "pair": GREEN,
+}  # fmt: skip
+NETWORK_COLOURS = {  # one colour a network in every figure, told apart without colour vision together with the marker
+    "A": SKY, "B": GREEN, "C": ORANGE, "D": BLUE, "E": PURPLE, "F": YELLOW, "G": RED, "H": "black", "FCN": GREY,
+}  # fmt: skip
+SCHEME_LINES = {"Pairs": "--", "Eroded-Pairs": ":"}  # how an experiment's samples were drawn; solid: at random
 RELATIVE = "intensity (median of the head = 1)"
 LIGHT = np.array([0.8, -0.45, -0.4])  # towards the lamp: (slice, row, column), length 1
 COARSE_VOXELS = 27  # below it sigma_r says more of the grid than of the lesion
@@ -214,7 +222,21 @@ def training_curves(axes, history):
     return axes
 
 
-def precision_recall(ax, summary, *, label=None, mark=(0.5,)):
+def network_style(experiment):
+    """How curves and points of an experiment look in every figure: colour and marker by network, line by scheme.
+
+    Examples
+    --------
+    >>> network_style("G-Eroded-Pairs") == {"color": RED, "marker": "D", "linestyle": ":"}
+    True
+    """
+    network, _, scheme = experiment.partition("-")
+    marker = dict(zip(NETWORK_COLOURS, "osv^<>DXP", strict=True)).get(network, "o")
+    colour = NETWORK_COLOURS.get(network, GREY)
+    return {"color": colour, "marker": marker, "linestyle": SCHEME_LINES.get(scheme, "-")}
+
+
+def precision_recall(ax, summary, *, label=None, mark=(0.5,), **style):
     """Draw precision over recall, one point a threshold (Fig. 6.1).
 
     Parameters
@@ -223,6 +245,8 @@ def precision_recall(ax, summary, *, label=None, mark=(0.5,)):
         From `kit.summaries.summarise`, the rows of one minimum volume.
     mark : sequence of float
         Thresholds that are written beside their points.
+    **style
+        Of the line, such as `network_style` gives.
 
     Raises
     ------
@@ -232,7 +256,8 @@ def precision_recall(ax, summary, *, label=None, mark=(0.5,)):
     if summary.threshold.duplicated().any():
         raise ValueError("summary has a threshold twice; give the rows of one min_volume_mm3 and one network")
     curve = summary.dropna(subset=["recall", "precision"]).sort_values("threshold")
-    (line,) = ax.plot(100 * curve.recall, 100 * curve.precision, "o-", markersize=3, label=label)
+    style = {"marker": "o", "linestyle": "-", "markersize": 3} | style
+    (line,) = ax.plot(100 * curve.recall, 100 * curve.precision, label=label, **style)
     for point in curve[[bool(np.isclose(mark, threshold).any()) for threshold in curve.threshold]].itertuples():
         at = (100 * point.recall, 100 * point.precision)
         ax.plot(*at, "o", color=line.get_color(), markersize=7)
