@@ -3,15 +3,9 @@
 from matplotlib.lines import Line2D
 
 from kit.patches import patches
-from kit.plots import BLUE, GREEN, GREY, ORANGE, RED, SKY, show_slice
+from kit.plots import BLUE, GREY, KIND_COLOURS, network_style, show_slice
 
-# one colour an experiment in every figure, from Okabe and Ito's set; G's and H's schemes differ in the marker
-COLOURS = {
-    "A": "#999999", "B": SKY, "C": GREEN, "D": BLUE, "E": "#CC79A7", "F": "#882255", "G": ORANGE, "G-Pairs": RED,
-    "G-Eroded-Pairs": "#8C6D00", "H-Eroded-Pairs": "#332288", "FCN": "black",
-}  # fmt: skip
 MARKERS = {"lesion": "o", "lesion border": "o", "beside the border": "s", "healthy": "s"}
-WHY_COLOURS = {"lesion": SKY, "lesion border": RED, "beside the border": GREEN, "healthy": ORANGE}
 TITLES = {
     "recall": "recall (%)",
     "precision": "precision (%)",
@@ -52,7 +46,7 @@ def drawn_voxels(ax, image_slice, label_slice, rows, *, window=None, size=22):
     for _, pair in rows[rows.pair >= 0].groupby("pair"):
         ax.plot(pair.column, pair.row, color="white", linewidth=0.8, zorder=2)
     for why, mine in rows.groupby("why", observed=True):
-        ax.scatter(mine.column, mine.row, s=size, marker=MARKERS[why], color=WHY_COLOURS[why], edgecolors="black",
+        ax.scatter(mine.column, mine.row, s=size, marker=MARKERS[why], color=KIND_COLOURS[why], edgecolors="black",
                    linewidths=0.4, zorder=3)  # fmt: skip
     return ax
 
@@ -60,8 +54,8 @@ def drawn_voxels(ax, image_slice, label_slice, rows, *, window=None, size=22):
 def legend_of_reasons(figure, reasons):
     """A legend of `drawn_voxels` below a figure, for the reasons that occur in it."""
     entries = [
-        Line2D([], [], marker=MARKERS[why], color=WHY_COLOURS[why], linestyle="", markeredgecolor="black", label=why)
-        for why in WHY_COLOURS
+        Line2D([], [], marker=MARKERS[why], color=KIND_COLOURS[why], linestyle="", markeredgecolor="black", label=why)
+        for why in MARKERS
         if why in set(reasons)
     ]
     figure.legend(handles=entries, loc="outside lower center", ncols=len(entries))
@@ -87,8 +81,9 @@ def forest(axes, measured, published):
             row = measured.loc[name]
             value, low, high = (scale * row[score + end] for end in ("", "_low", "_high"))
             if value == value:
-                ax.plot([low, high], [at, at], color=COLOURS.get(name, GREY), linewidth=2)
-                ax.plot(value, at, "o", color=COLOURS.get(name, GREY), markersize=6)
+                style = network_style(name)
+                ax.plot([low, high], [at, at], color=style["color"], linewidth=2)
+                ax.plot(value, at, color=style["color"], marker=style["marker"], markersize=6)
             if name in published.index:
                 ax.plot(scale * published.loc[name, score], at, "*", color="black", markersize=9, zorder=3)
         ax.set_yticks(range(len(names)), names)
@@ -104,7 +99,7 @@ def learning_curves(ax, histories, score="validation_loss"):
     `histories` has the rows of `kit.training.train` with their `experiment`.
     """
     for name, history in histories.groupby("experiment", sort=False):
-        ax.plot(history.patches_visited / 1000, history[score], "o-", markersize=3, color=COLOURS[name], label=name)
+        ax.plot(history.patches_visited / 1000, history[score], markersize=4, label=name, **network_style(name))
     ax.set(xlabel="patches visited (thousands)", ylabel=score.replace("_", " "), xlim=(0, None))
     ax.legend(fontsize=8)
     return ax
@@ -124,7 +119,8 @@ def border_profiles(ax, profiles, styles=None):
     ax.axvline(0, color=GREY, linewidth=1)
     for name, profile in profiles.items():
         at = profile.distance_mm - 0.5 * (profile.distance_mm > 0) + 0.5 * (profile.distance_mm < 0)  # mid of the bin
-        ax.plot(at, profile.probability, marker="o", markersize=4, label=name, **(styles or {}).get(name, {}))
+        style = {"marker": "o"} | (styles or {}).get(name, {})
+        ax.plot(at, profile.probability, markersize=4, label=name, **style)
     ax.set(xlim=(-5.2, 5.2), ylim=(0, 1), xlabel="distance from the true border (mm); grey: outside the lesion")
     ax.set_ylabel("mean probability of lesion")
     ax.legend(fontsize=8)

@@ -14,7 +14,8 @@ from kit.volume import foreground
 BLUE, SKY, GREEN, ORANGE, RED, GREY = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "0.45"
 PURPLE, YELLOW = "#CC79A7", "#F0E442"
 KIND_COLOURS = {  # of what is marked on a slice; one place, so that figures and the viewers agree
-    "lesion": SKY, "TP": GREEN, "FN": RED, "FP": ORANGE, "healthy": YELLOW, "border": PURPLE, "pair": GREEN,
+    "lesion": SKY, "TP": GREEN, "FN": RED, "FP": ORANGE,
+    "lesion border": RED, "beside the border": GREEN, "healthy": ORANGE,
 }  # fmt: skip
 NETWORK_COLOURS = {  # one colour a network in every figure, told apart without colour vision together with the marker
     "A": SKY, "B": GREEN, "C": ORANGE, "D": BLUE, "E": PURPLE, "F": YELLOW, "G": RED, "H": "black", "FCN": GREY,

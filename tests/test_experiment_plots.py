@@ -7,14 +7,15 @@ import pytest
 from kit import experiment_plots as plots
 from kit.borders import border_profile
 from kit.experiments import EXPERIMENTS
+from kit.plots import KIND_COLOURS, network_style
 from kit.results import SCORES, published_row
 from kit.samplers import WHY, draw
 
 
-def test_every_experiment_has_a_colour_of_its_own_and_every_reason_a_marker():
-    assert set(plots.COLOURS) == set(EXPERIMENTS)
-    assert len(set(plots.COLOURS.values())) == len(EXPERIMENTS)
-    assert set(plots.WHY_COLOURS) == set(plots.MARKERS) == set(WHY)
+def test_every_experiment_looks_different_and_every_reason_has_a_marker():
+    styles = [tuple(network_style(name).values()) for name in EXPERIMENTS]
+    assert len(set(styles)) == len(EXPERIMENTS)
+    assert set(plots.MARKERS) == set(WHY) <= set(KIND_COLOURS)
 
 
 def test_sample_patches_show_lesions_above_and_healthy_ones_below(cohort, axes):
