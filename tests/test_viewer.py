@@ -7,10 +7,12 @@ import zlib
 
 import ipywidgets
 import matplotlib
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 
+from kit.pages import WIDGET, clean
 from kit.viewer import SliceViewer
 from kit.viewerdata import ViewerError, checked_volumes, head_box, packed
 
@@ -174,9 +176,17 @@ def test_nothing_of_the_volume_is_in_the_saved_state():
 
 def test_a_saved_notebook_shows_a_still_picture():
     bundle, *_ = SliceViewer(IMAGE, LABEL, {"D": MAP, "E": MAP})._repr_mimebundle_()
-    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert WIDGET in bundle
     assert bundle["text/plain"] == "SliceViewer(6 x 7 x 8 voxels, D, E)"
     assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
+
+
+def test_a_cleaned_notebook_keeps_the_still_picture_and_drops_the_widget():
+    data, *_ = SliceViewer(IMAGE)._repr_mimebundle_()
+    bar = nbformat.v4.new_output("display_data", {WIDGET: {"model_id": "x"}, "text/plain": "training: 0%"})
+    cell = nbformat.v4.new_code_cell("viewer", outputs=[nbformat.v4.new_output("display_data", data), bar])
+    (output,) = clean(nbformat.v4.new_notebook(cells=[cell])).cells[0].outputs
+    assert set(output.data) == {"image/png", "text/plain"}
 
 
 def test_the_montage_has_a_line_a_map_and_the_slices_asked_for():
