@@ -68,7 +68,7 @@ def recall_over_size_curves(ax, curves, by="threshold", *, fixed=""):
     return _labelled(ax, f"Recall over lesion size{fixed}", "size: cube root of the volume (mm)", "recall (%)")
 
 
-def false_positive_positions(axes, errors, shape, *, head=None, size=0.25):
+def false_positive_positions(axes, errors, shape, *, head=None, size=0.08):
     """Draw where false positives are on three planes, a circle's area after their volume (left of Fig. 6.3).
 
     Parameters
