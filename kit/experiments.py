@@ -88,9 +88,9 @@ def run_size(experiment, profile, options=()):
     """What `kit.training.train` is told of a run's size: epochs, patches_per_epoch and validation_patches.
 
     >>> run_size(EXPERIMENTS["A"], "quick")
-    {'epochs': 3, 'validation_patches': 1000, 'patches_per_epoch': 2000}
+    {'patches_per_epoch': 2000, 'epochs': 3, 'validation_patches': 1000}
     >>> run_size(EXPERIMENTS["FCN"], "full")
-    {'epochs': 250, 'validation_patches': None, 'patches_per_epoch': None}
+    {'patches_per_epoch': None, 'epochs': 250, 'validation_patches': None}
     """
     size = PROFILES[profile] | dict(options)
     patches = size.pop("patches")
