@@ -45,7 +45,7 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 notebooks: $(READY)  ## run all notebooks in place and clean them to be committed
 	$(call step,notebooks run and cleaned,$(BIN)/python -m kit.notebooks commit)
 
-clean:  ## remove caches and what demo and tests left in runs/; data/ and other runs and .venv stay
+clean:  ## remove caches and the pages and copies that demo and tests left in runs/; trained runs and data/ and .venv stay
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis build runs/demo runs/test runs/commit
 	find kit tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -55,7 +55,8 @@ def with_faults(table, folder, faults="faulty", *, seed=0, progress=True):
     faults : str or LabelFaults
         A name in `FAULTS`, or rates of your own.
     seed : int
-        A scan's faults depend on this and its `scan_id` alone.
+        A scan's faults depend on this and its `scan_id` alone. A scan of other spacing than 1 mm gets its label
+        resampled to 1 mm and back, which moves its border too.
 
     Returns
     -------

@@ -150,10 +150,14 @@ def _commit_command(told):
         run_dir = FOLDER / known_parameters(notebook)["run_dir"][1]
         if run_dir.exists():
             print(f"{notebook.stem} reads back what is in {run_dir.resolve()}; delete that to have it made anew")
+    failures = []
     for notebook, error in _run_all(told, "runs/commit"):
         if error:
-            raise NotebookError(error)
-        nbformat.write(clean(nbformat.read(Path("runs/commit", notebook.name), as_version=4)), notebook)
+            failures.append(error)
+        else:
+            nbformat.write(clean(nbformat.read(Path("runs/commit", notebook.name), as_version=4)), notebook)
+    if failures:
+        raise NotebookError("\n".join(failures))
 
 
 def _run_all(told, folder):
@@ -177,8 +181,8 @@ def _attempt(notebook, folder, timeout_s, threads):
     started, error = time.perf_counter(), None
     try:
         run_notebook(notebook, folder / notebook.name, timeout_s=timeout_s)
-    except NotebookError as failed:
-        error = str(failed)
+    except Exception as failed:  # whatever it is, the other notebooks go on and it is told at the end
+        error = str(failed) if isinstance(failed, NotebookError) else f"{notebook.name}: {failed!r}"
     how = "failed after" if error else "done in"
     print(f"{notebook.stem} {how} {minutes(time.perf_counter() - started)}", flush=True)
     return error

@@ -177,8 +177,9 @@ def _make(row, folder):
     if mask := _given(row, "mask"):
         healthy &= load_mask(mask, scan)
     folder.mkdir(parents=True, exist_ok=True)
-    for part in folder.glob("*.part"):  # left by a killed preparation
-        part.unlink(missing_ok=True)
+    for part in folder.glob("*.part"):  # left by a killed preparation, unless its process is at work beside this one
+        if not _is_running(int(part.name.split(".")[-2])):
+            part.unlink(missing_ok=True)
     _write(folder / "volume.npy", volume)
     positions = np.flatnonzero(_not_black(lesion, head))
     _write(folder / "lesion.npy", positions.astype(np.int32))
@@ -188,6 +189,16 @@ def _make(row, folder):
     facts = {"mean": mean, "sd": sd, "voxels": int(head.sum()), "minimum": float(volume.min())}
     facts["spacing_mm"] = list(map(float, scan.spacing_mm))
     _write(folder / "facts.json", facts)
+
+
+def _is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _depth_in_box(label):

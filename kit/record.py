@@ -73,20 +73,20 @@ def record(name, table, runs, *, labels="clean", seed=2015, device="auto", progr
     given = {"cache_dir": Path(runs) / "cache", "seed": seed, "device": device, "progress": progress, **size}
     network, statistics, history = run_experiment(name, faulty, folder, **given)
     test = select(table, "test")
-    found = evaluate_cohort(
-        Detector(network, statistics), test, folder / "sampled", where=partitions, device=device, progress=progress
-    )
-    told = {"experiment": name, "labels": labels}
     visited, seconds = int(history.patches_visited.iloc[-1]), history.seconds.sum()
+    sampled = folder / f"sampled_{visited}"  # more training, another folder
+    given = {"where": partitions, "device": device, "progress": progress}
+    found = evaluate_cohort(Detector(network, statistics), test, sampled, **given)
+    told = {"experiment": name, "labels": labels}
     row = told | {
         "network": EXPERIMENTS[name].network, "scheme": EXPERIMENTS[name].scheme, "patches_visited": visited,
         "epochs": len(history), "training_scans": int((table.split == "train").sum()), "test_scans": len(test),
         "test_lesions": len(found.lesions), "training_seconds": round(seconds), "patches_per_second": visited / seconds,
         "evaluation_seconds": round(found.scans.seconds.sum()), "seed": seed, "dtype": size.get("dtype", "float32"),
-        **_circumstances(folder),
+        **_circumstances(folder, visited),
     }  # fmt: skip
     runs_row = pd.DataFrame([row]).round({"patches_per_second": 1})
-    parts = runs_row, history, _thinned(found.sweep), found.lesions, _borders(test, folder / "sampled")
+    parts = runs_row, history, _thinned(found.sweep), found.lesions, _borders(test, sampled)
     for file, part in zip(TABLES, parts, strict=True):
         columns = {"sweeps": SWEEP_COLUMNS, "lesions": LESION_COLUMNS}.get(file, list(part))
         part = part[columns].assign(**told) if file == "runs" else part[columns].assign(**told)[[*told, *columns]]
@@ -110,8 +110,11 @@ def cohort(folder, patients, seed):
     """The synthetic cohort of a record, planned, made where files are missing, and read as a manifest."""
     path = Path(folder) / "manifest.csv"
     planned = plan_cohort(patients, seed, folder="scans", follow_ups=0)
-    if path.is_file() and not pd.read_csv(path, dtype=str).scan_id.equals(planned.scan_id):
-        raise ScanError(f"{path}: a cohort of other patients than the {patients} asked for; choose another folder")
+    told = ["scan_id", "split", "source"]
+    if path.is_file() and not pd.read_csv(path, dtype=str).reindex(columns=told).equals(planned[told].astype(str)):
+        raise ScanError(
+            f"{path}: holds another cohort than the {patients} patients of seed {seed} asked for; choose another folder"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     planned.to_csv(path, index=False)
     return make_missing(read_manifest(path, check_files=False))
@@ -132,10 +135,12 @@ def _borders(test, folder):
     return pool_profiles(profiles).round(5)
 
 
-def _circumstances(folder):
-    """When, by which version of the code and on what; of a run that was finished before: what was told then."""
+def _circumstances(folder, visited):
+    """When, by which version of the code and on what; of a run that was as long before: what was told then."""
     if (folder / "runs.csv").is_file():
-        return pd.read_csv(folder / "runs.csv").iloc[0][["commit", "date", "hardware", "torch"]].to_dict()
+        before = pd.read_csv(folder / "runs.csv").iloc[0]
+        if before.patches_visited == visited:
+            return before[["commit", "date", "hardware", "torch"]].to_dict()
     told = environment()
     hardware = told["hardware"]
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]

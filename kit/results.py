@@ -94,7 +94,7 @@ def score(sweep, patches_visited, threshold=0.5):
 
 
 def published_row(name):
-    """What the thesis printed of an experiment, in the columns of `beside`: Table 5.5, for the FCN Table 5.6."""
+    """What the thesis printed of an experiment, in the columns of `beside`: Table 5.5; for the FCN 5.6, whole scans."""
     printed = whole_scans_fcn() if name == "FCN" else sampled()
     visited = PATCHES_VISITED["G and H" if name[0] in "GH" else "A-F"] if name != "FCN" else float("nan")
     row = printed.loc[[name]].assign(patches_visited=visited, scans=50, lesions=122)

@@ -76,7 +76,7 @@ def train(
         bfloat16 pays on hardware that has it, and is slower elsewhere.
     device : str
         "auto" takes a GPU where there is one. There the whole prepared cohort lies in its memory, a batch's step is
-        recorded once an epoch as a CUDA graph and replayed, and the host waits for nothing before the epoch's end.
+        recorded once an epoch as a CUDA graph and replayed; else the host waits for nothing before the epoch's end.
     resident : bool, optional
         Whether the cohort is copied to the device; None: on a GPU.
     seed : int
@@ -230,7 +230,7 @@ def _learn(network, optimizer, source, rows, settings, device, progress):
         correct = (logits.detach().argmax(1) == wanted).double().mean()
         total.add_(torch.stack([loss.detach().double(), correct]) * len(wanted))
 
-    if device.type == "cuda":
+    if device.type == "cuda" and isinstance(source, Resident):  # else a thread works beside it, which recording forbids
         step = Replayed(step)
     with tqdm(total=len(rows), unit="patch", leave=False, disable=not progress) as bar:
         for found, label in _prepared(source, rows, network, settings["batch_size"], device):

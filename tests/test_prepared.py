@@ -1,5 +1,7 @@
 """The cache holds what the files say, is made anew where it is damaged, and tells a lesion's border from its inside."""
 
+import multiprocessing
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -133,3 +135,18 @@ def test_a_prepared_lesion_knows_its_components_and_its_border(files, cohort):
         np.testing.assert_array_equal(scan.component, components(label)[label])
         np.testing.assert_array_equal(scan.depth, depth_of(label)[label])
         assert scan.spacing_mm == (1.0, 1.0, 1.0)
+
+
+def prepare_once(files, folder):
+    prepare(files, folder, progress=False)
+
+
+def test_processes_that_prepare_one_cache_at_once_do_not_disturb_each_other(files, tmp_path):
+    context = multiprocessing.get_context("fork")
+    for attempt in range(3):
+        workers = [context.Process(target=prepare_once, args=(files, tmp_path / str(attempt))) for _ in range(3)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert [worker.exitcode for worker in workers] == [0, 0, 0]

@@ -1,10 +1,10 @@
 """A record is made by one command, goes on where it stopped, and says where each figure comes from."""
 
-import pandas as pd
 import pytest
 from small_scans import write_cohort
 
 from kit import record as module
+from kit.phantom import plan_cohort
 from kit.record import gather, main, record
 from kit.results import read_record, record_table
 
@@ -55,6 +55,13 @@ def test_the_command_refuses_another_cohort_in_the_same_folder(tmp_path, capsys,
     monkeypatch.setattr(module, "make_missing", lambda table: table)
     folder = tmp_path / "cohort"
     folder.mkdir()
-    pd.DataFrame({"scan_id": ["P01_1"]}).to_csv(folder / "manifest.csv", index=False)
+    plan_cohort(12, 2015, follow_ups=0).to_csv(folder / "manifest.csv", index=False)  # the same names, other heads
     assert main(["--runs", str(tmp_path), "--out", str(tmp_path / "out"), "--patients", "12"]) == 2
-    assert "a cohort of other patients than the 12 asked for" in capsys.readouterr().err
+    assert "another cohort than the 12 patients of seed 2016" in capsys.readouterr().err
+
+
+def test_a_longer_run_is_evaluated_anew(table, tmp_path):
+    assert record("A", table, tmp_path, **SIZE).patches_visited == 128
+    longer = record("A", table, tmp_path, **SIZE | {"patches": 192, "epochs": 3})
+    assert longer.patches_visited == 192
+    assert sorted(path.name for path in (tmp_path / "A-clean").glob("sampled_*")) == ["sampled_128", "sampled_192"]
