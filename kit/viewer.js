@@ -40,7 +40,8 @@ function sliceViewer({ model, el, store }, extras = {}) {
     model.save_changes();
   }
 
-  const moveTo = (voxel, more = {}) => update({ ...more, cursor: voxel, slice: voxel[axisOf()] });
+  // a step away leaves the place that was jumped to, here at once and not when Python says so
+  const moveTo = (voxel, more = {}) => update({ place: -1, ...more, cursor: voxel, slice: voxel[axisOf()] });
 
   function step(count) {
     const [voxel, axis] = [cursor(), axisOf()];
