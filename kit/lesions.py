@@ -164,6 +164,11 @@ def as_mask(label, name="label"):
 
 
 def checked_spacing(spacing_mm):
+    """Return a spacing, (slice, row, column) in mm, as a (3,) float array; ValueError unless all three are positive.
+
+    >>> checked_spacing((3, 1, 1)).tolist()
+    [3.0, 1.0, 1.0]
+    """
     spacing = np.asarray(spacing_mm, dtype=float)
     if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
         raise ValueError(f"spacing_mm is {spacing_mm!r}: pass three positive numbers, (slice, row, column) in mm")

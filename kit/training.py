@@ -80,7 +80,8 @@ def train(
     resident : bool, optional
         Whether the cohort is copied to the device; None: on a GPU.
     seed : int
-        The same seed, machine and versions give the same history (but `seconds`) and weights to the last bit.
+        On a CPU, the same seed, machine, versions and threads give the same history (but `seconds`) and weights to the
+        last bit; on a GPU some sums are taken in any order.
         Torch's global random state is left as it was.
     run : kit.runs.Run, optional
         Writes history.csv, weights.safetensors and a checkpoint after each epoch, and goes on from the last one.
@@ -102,10 +103,6 @@ def train(
     """
     _check_words(dtype, scheme)
     device = choose_device(device)
-    if resident or (resident is None and device.type == "cuda"):
-        sources = Resident(cohort, device), Resident(validation, device)
-    else:
-        sources = cohort, validation
     settings = {
         "network": network.name, "scheme": scheme, "patches_per_epoch": patches_per_epoch,
         "validation_patches": validation_patches, "batch_size": batch_size, "learning_rate": learning_rate,
@@ -116,16 +113,14 @@ def train(
     network.to(device=device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), learning_rate, momentum, weight_decay=weight_decay)
     state, best = _resume(run, settings, network, optimizer)
+    sources = _sources(cohort, validation, device, resident)
     examined = draw(validation, "balanced", seed, 0, limit=validation_patches)
     with tqdm(total=epochs, initial=state.epoch, desc="training", unit="epoch", disable=not progress) as bar:
         while state.epoch < epochs and state.drops_made <= drops:
             started, epoch = perf_counter(), state.epoch + 1
             rows = draw(cohort, scheme, seed, epoch, limit=patches_per_epoch, batch_size=batch_size)
             optimizer.param_groups[0]["lr"] = state.learning_rate
-            with _reproducible(seed, epoch, device):
-                learnt = _learn(network, optimizer, sources[0], rows, settings, device, progress)
-            seen = evaluate(network, sources[1], examined, dtype=dtype, device=device)
-            _require_finite(seen["validation_loss"], settings)
+            learnt, seen = _epoch(network, optimizer, sources, (rows, examined), settings, epoch, device, progress)
             drops_before = state.drops_made
             if state.advance(len(rows), learnt | seen, patience, perf_counter() - started):
                 best = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
@@ -211,6 +206,22 @@ class _State:
         if self.waited >= patience:
             self.learning_rate, self.waited, self.drops_made = self.learning_rate / 10, 0, self.drops_made + 1
         return False
+
+
+def _sources(cohort, validation, device, resident):
+    """Where patches are read from: the prepared cohorts, or copies of them on the device."""
+    if resident or (resident is None and device.type == "cuda"):
+        return Resident(cohort, device), Resident(validation, device)
+    return cohort, validation
+
+
+def _epoch(network, optimizer, sources, draws, settings, epoch, device, progress):
+    """Learn from one draw of the training scans, then look at the validation scans: two dicts of scores."""
+    with _reproducible(settings["seed"], epoch, device):
+        learnt = _learn(network, optimizer, sources[0], draws[0], settings, device, progress)
+    seen = evaluate(network, sources[1], draws[1], dtype=settings["dtype"], device=device)
+    _require_finite(seen["validation_loss"], settings)
+    return learnt, seen
 
 
 def _learn(network, optimizer, source, rows, settings, device, progress):
