@@ -152,32 +152,10 @@ def recall_by_size(lesions, edges_mm=SIZE_CLASSES_MM, size="diameter_mm", confid
     return pd.DataFrame(rows)
 
 
-def pooled_recall(table):
-    """Return the recall over all rows of a `sweep` table, NaN without lesions; a statistic for `bootstrap_interval`.
-
-    Examples
-    --------
-    >>> pooled_recall(pd.DataFrame({"tp": [2, 1], "fn": [0, 1]}))
-    0.75
-    """
-    return _ratio(table.tp.sum(), table.tp.sum() + table.fn.sum())
-
-
-def pooled_precision(table):
-    """Return the precision over all rows of a `sweep` table, NaN without predictions; else as `pooled_recall`.
-
-    Examples
-    --------
-    >>> pooled_precision(pd.DataFrame({"tp": [2, 1], "fp": [0, 3]}))
-    0.5
-    """
-    return _ratio(table.tp.sum(), table.tp.sum() + table.fp.sum())
-
-
 def wilson_interval(successes, trials, confidence=0.95):
     """Return the Wilson score interval of a proportion, for independent trials.
 
-    Lesions of one patient are not independent: `bootstrap_interval` is the one that takes that into account.
+    Lesions of one patient are not independent: `kit.comparisons.intervals` takes that into account.
 
     Parameters
     ----------
@@ -205,44 +183,6 @@ def wilson_interval(successes, trials, confidence=0.95):
     middle = (rate + weight / 2) / (1 + weight)
     reach = z / (1 + weight) * sqrt(rate * (1 - rate) / trials + weight / (4 * trials))
     return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
-
-
-def bootstrap_interval(table, statistic, *, cluster="patient_id", draws=2000, confidence=0.95, seed=0):
-    """Return the percentile interval of a statistic, drawing whole patients with replacement.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        One row a scan, with the column `cluster`.
-    statistic : callable
-        From such a table to a float, e.g. `pooled_recall`. Draws where it is NaN are left out.
-    cluster : str
-        Rows with the same value are drawn together.
-    draws : int
-    confidence : float
-    seed : int
-
-    Returns
-    -------
-    (float, float)
-        NaN where the statistic is NaN in every draw.
-
-    Examples
-    --------
-    >>> scans = pd.DataFrame({"patient_id": ["a", "a", "b", "c"], "tp": [2, 1, 4, 1], "fn": [1, 0, 0, 1]})
-    >>> low, high = bootstrap_interval(scans, pooled_recall, draws=200)
-    >>> 0.5 <= low < pooled_recall(scans) < high <= 1
-    True
-    """
-    rng = np.random.default_rng(seed)
-    rows = list(table.groupby(cluster).indices.values())  # positions of each patient's rows
-    picks = rng.integers(len(rows), size=(draws, len(rows)))
-    values = np.array([statistic(table.iloc[np.concatenate([rows[i] for i in pick])]) for pick in picks])
-    values = values[~np.isnan(values)]
-    if values.size == 0:
-        return nan, nan
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
 
 
 def _ratio(part, whole):

@@ -5,9 +5,6 @@ from scipy.stats import binomtest
 
 from kit.metrics import detect, sweep
 from kit.summaries import (
-    bootstrap_interval,
-    pooled_precision,
-    pooled_recall,
     recall_by_size,
     recall_curve,
     summarise,
@@ -52,8 +49,6 @@ def test_rates_without_denominator_are_nan():
     pooled = summarise(sweep(empty, empty, (0.5,), (0,))).iloc[0]
     assert np.isnan([pooled.recall, pooled.precision, pooled.dice]).all()
     assert (pooled.fp_per_scan, pooled.dice_healthy) == (0, 1)
-    assert np.isnan(pooled_recall(pd.DataFrame({"tp": [0], "fn": [0]})))
-    assert np.isnan(pooled_precision(pd.DataFrame({"tp": [0], "fp": [0]})))
 
 
 def test_the_mean_dice_of_lesions_weighs_every_lesion_alike():
@@ -118,32 +113,3 @@ def test_wilson_interval_agrees_with_scipy(successes, trials, confidence):
 
 def test_wilson_interval_without_trials_is_nan():
     assert np.isnan(wilson_interval(0, 0)).all()
-
-
-def test_the_bootstrap_draws_a_patients_scans_together():
-    scans = pd.DataFrame({"patient_id": ["a"] * 3 + ["b"], "tp": [1, 2, 3, 0], "fn": [5, 5, 5, 5]})
-    drawn = []
-    bootstrap_interval(scans, lambda table: drawn.append(sorted(table.tp)) or 0.0, draws=50)
-    assert {tuple(tps) for tps in drawn} == {(0, 0), (0, 1, 2, 3), (1, 1, 2, 2, 3, 3)}
-
-
-def test_the_bootstrap_gives_the_same_interval_for_the_same_seed():
-    scans = pd.DataFrame({"patient_id": range(9), "tp": range(9), "fn": [4] * 9})
-    first, again, other = (bootstrap_interval(scans, pooled_recall, draws=100, seed=seed) for seed in (1, 1, 2))
-    assert first == again != other
-
-
-def test_the_bootstrap_is_as_wide_as_theory_says():
-    rng = np.random.default_rng(0)
-    scans = pd.DataFrame({"patient_id": range(200), "tp": rng.integers(0, 2, 200)}).assign(fn=lambda t: 1 - t.tp)
-    rate = pooled_recall(scans)
-    reach = 1.96 * np.sqrt(rate * (1 - rate) / 200)
-    assert bootstrap_interval(scans, pooled_recall, draws=1000) == pytest.approx(
-        (rate - reach, rate + reach), abs=0.015
-    )
-
-
-def test_bootstrap_draws_without_a_value_are_left_out():
-    scans = pd.DataFrame({"patient_id": ["a", "b"], "tp": [1, 0], "fn": [1, 0]})
-    assert bootstrap_interval(scans, pooled_recall, draws=50) == (0.5, 0.5)
-    assert np.isnan(bootstrap_interval(scans[1:], pooled_recall, draws=5)).all()
