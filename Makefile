@@ -32,7 +32,7 @@ help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## run all notebooks at their quick profile and make HTML pages of them
-	$(call step,notebooks to pages,$(BIN)/python -m kit.notebooks demo --out runs/demo --jobs $(JOBS))
+	$(call step,notebooks to pages,$(BIN)/python -m kit demo --out runs/demo --jobs $(JOBS))
 
 test: $(READY) lint unit run-notebooks compare-notebook run-browser  ## all tests: style and floors and units and doctests and notebooks and browser
 	@printf '\nall tests passed\n'
@@ -43,7 +43,7 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 	cd notebooks && ../$(BIN)/python -m jupyterlab $(LAB_OPTIONS)
 
 notebooks: $(READY)  ## run all notebooks in place and clean them to be committed
-	$(call step,notebooks run and cleaned,$(BIN)/python -m kit.notebooks commit)
+	$(call step,notebooks run and cleaned,$(BIN)/python -m kit commit)
 
 clean:  ## remove caches and the pages and copies that demo and tests left in runs/; trained runs and data/ and .venv stay
 	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis build runs/demo runs/test runs/commit
@@ -64,7 +64,7 @@ run-notebooks: $(READY) cohort
 	$(call step,notebooks by papermill,OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadgroup -m notebooks tests/test_notebooks.py)
 
 cohort: $(READY)
-	$(call step,built-in cohort,$(BIN)/python -m kit.phantom data_manifest.csv)
+	$(call step,built-in cohort,$(BIN)/python -m kit phantom data_manifest.csv)
 
 compare-notebook: $(READY)
 	$(call step,notebook 01: stable cells as committed,$(PYTEST) --nbval-lax notebooks/01_data_statistics.ipynb)

@@ -17,8 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from kit.dense import probability_map
-from kit.models import build, layers
+from kit.models import build, layers, probability_map
 
 SHAPE = (160, 256, 256)
 

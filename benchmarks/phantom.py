@@ -6,8 +6,8 @@ import time
 
 import torch
 
-from kit.anatomy import _template
 from kit.phantom import make_scan, plan_cohort
+from kit.phantom.anatomy import _template
 
 
 def main(scans):

@@ -17,10 +17,9 @@ import pandas as pd
 import torch
 from torch.nn import functional
 
+from kit.experiments import environment, train
 from kit.models import build
-from kit.runs import environment
 from kit.samplers import Places, Resident, draw, patches, prepare
-from kit.training import train
 
 SHAPE = (160, 256, 256)
 AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -89,7 +88,7 @@ def learnt(network, seconds, dtype, device, batch_size):
 
 
 def trained(network, cohort, budget, dtype, device, batch):
-    """Patches a second through `kit.training.train`, with all that belongs to it but hardly any validation."""
+    """Patches a second through `kit.experiments.train`, with all that belongs to it but hardly any validation."""
     given = {"epochs": 1, "patches_per_epoch": budget, "validation_patches": 2, "learning_rate": 1e-6}
     given |= {"dtype": dtype, "device": device, "batch_size": batch, "progress": False}
     history = train(network, cohort, cohort, **given)

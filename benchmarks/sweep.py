@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from kit.lesions import lesion_table
+from kit.experiments import environment
 from kit.metrics import THRESHOLDS, dice, match, sweep
-from kit.runs import environment
+from kit.scans import lesion_table
 
 SHAPE = (160, 256, 256)
 TOUCHING = np.ones((3, 3, 3))

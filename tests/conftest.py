@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from small_scans import write_cohort
 
-from kit.prepared import prepare
+from kit.samplers import prepare
 
 OUTSIDE = "KIT_SHARED_DATA"  # environment variable: a folder with scans/, healthy/ and awkward/
 

@@ -4,8 +4,8 @@ import nibabel
 import numpy as np
 import pandas as pd
 
-from kit.lesions import components
-from kit.prepared import Cohort, PreparedScan, depth_of
+from kit.samplers import Cohort, PreparedScan, depth_of
+from kit.scans import components
 
 SHAPE = (24, 96, 96)
 AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # file axes L-P-S, so that a transposed array is (slice, row, column)

@@ -11,7 +11,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from kit.notebooks import FOLDER
+from kit.experiments import FOLDER
 
 pytestmark = [
     pytest.mark.browser,

@@ -10,9 +10,8 @@ import pandas as pd
 import papermill
 import pytest
 
+from kit.experiments import FOLDER, NotebookError, clean, heading, run_notebook
 from kit.metrics import MIN_VOLUMES_MM3, THRESHOLDS
-from kit.notebooks import FOLDER, NotebookError, run_notebook
-from kit.pages import clean, heading
 
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 COMMON = ["manifest", "profile", "device", "seed", "run_dir"]

@@ -1,0 +1,20 @@
+"""The thesis' networks, their exact whole-scan form, and detectors made of them."""
+
+from kit.models.blobs import look_alikes
+from kit.models.dense import CHUNK, probability_map
+from kit.models.detector import Detector
+from kit.models.networks import (
+    NETWORKS,
+    Beside,
+    Layer,
+    ModelError,
+    Network,
+    is_sliding,
+    layer_table,
+    layers,
+    map_sizes,
+    network_table,
+    parameter_count,
+    row_of,
+)
+from kit.models.patch_network import PatchNetwork, build, load_weights, save_weights, weights_metadata

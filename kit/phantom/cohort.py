@@ -1,0 +1,359 @@
+"""Synthetic scans with known truth: heads from `kit.phantom.anatomy`, lesions after the thesis, an acquisition.
+
+A phantom scan is made from its manifest row alone: `source` names the patient's seed, `lesion_radii_mm` the lesions,
+`growth` the factor on each radius at this session (0: not there yet). Made on first use, checked by a fingerprint.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import torch
+from scipy import ndimage, stats
+from tqdm.auto import tqdm
+
+from kit.phantom.anatomy import SHAPE, draw_head, smooth_field
+from kit.scans import ScanError, lesion_table
+
+# Lesions per scan: the quantiles of this list, mean 2.7 (thesis, ch. 1).
+LESIONS_PER_SCAN = (0, 0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 4, 4, 5, 5, 6, 7, 8)
+# Radii in mm: log-normal, mean 4.7 (thesis: 5; the cut at 15 mm costs 0.3); 38 % of the lesions below 30^3 mm3 are
+# smaller than 5^3 mm3 (thesis, ch. 5).
+RADIUS_MEDIAN_MM, RADIUS_LOG_SD, RADIUS_RANGE_MM = 3.9, 0.72, (1.0, 15.0)
+CORE_RADIUS_MM = 5.0  # larger lesions mostly have a necrotic core (thesis, ch. 1)
+CONTRAST = (0.14, 0.95)  # of the rim against the tissue, white matter = 1; drawn log-uniformly
+NOISE = (0.025, 0.05)  # s.d. of the Rician noise, white matter = 1
+SPLITS = (
+    "train",
+    "test",
+    "train",
+    "train",
+    "validation",
+    "train",
+    "test",
+    "train",
+    "train",
+    "validation",
+    "test",
+    "train",
+)
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A star-shaped lesion. Lengths in mm, intensities relative to white matter = 1."""
+
+    centre: tuple  # voxel (slice, row, column), float
+    radius_mm: float
+    waves: np.ndarray  # (waves, 5): direction vector (3), phase, amplitude relative to the radius
+    contrast: float
+    core: float | None  # intensity of the necrotic core, None without one
+    rim_mm: float
+    edge_mm: float
+
+
+# ---------------------------------------------------------------------------------------------------------- cohorts
+
+
+def plan_cohort(patients=24, seed=2015, folder="data/phantom", follow_ups=3):
+    """Plan a cohort: a manifest table, one row a scan, without making a file.
+
+    Lesion counts and radii are the quantiles of the thesis' distributions, dealt out at random, so that even a small
+    cohort has them. Of 12 patients, 7 go to training, 2 to validation, 3 to test; counts are spread evenly over them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The manifest's columns, and `lesion_radii_mm`, `growth`.
+
+    >>> plan_cohort().query("session == 1").split.value_counts().to_dict()
+    {'train': 14, 'test': 6, 'validation': 4}
+    """
+    rng = np.random.default_rng(seed)
+    counts = sorted((LESIONS_PER_SCAN[int(24 * (p + 0.5) / patients)] for p in range(patients)), reverse=True)
+    radii = _radius_quantiles(sum(counts))
+    rng.shuffle(radii)
+    per_patient = np.split(radii, np.cumsum(counts)[:-1])
+    order = rng.permutation(patients)  # so that P01 is not the patient with the most lesions
+    followed = set(rng.permutation([p for p in range(patients) if counts[p]])[:follow_ups].tolist())
+    rows = []
+    for number, p in enumerate(order, start=1):
+        for session in (1, 2) if p in followed else (1,):
+            grown = rng.uniform(0.7, 1.3, counts[p]) if session == 2 else np.ones(counts[p])
+            if p in followed and counts[p] > 1:
+                grown[-1] = session - 1  # the last lesion is new at the follow-up
+            rows.append(_manifest_row(number, session, SPLITS[p % 12], per_patient[p], grown, seed, folder))
+    return pd.DataFrame(rows)
+
+
+def _radius_quantiles(n):
+    law = stats.lognorm(RADIUS_LOG_SD, scale=RADIUS_MEDIAN_MM)
+    low, high = law.cdf(RADIUS_RANGE_MM)
+    return law.ppf(low + (high - low) * (np.arange(n) + 0.5) / n)
+
+
+def _manifest_row(number, session, split, radii, growth, seed, folder):
+    name = f"P{number:02d}_{session}"
+    return {
+        "scan_id": name, "patient_id": f"P{number:02d}", "session": session,
+        "image": f"{folder}/{name}_t1gd.nii.gz", "label": f"{folder}/{name}_label.nii.gz", "split": split,
+        "source": f"phantom:{seed * 1000 + number}",
+        "lesion_radii_mm": ";".join(f"{r:.2f}" for r in radii), "growth": ";".join(f"{g:.2f}" for g in growth),
+    }  # fmt: skip
+
+
+def make_missing(table, *, workers=None, progress=True):
+    """Make the files of the phantom rows of a manifest that do not exist yet, in parallel.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As read by `kit.scans.read_manifest`: absolute paths.
+    workers : int, optional
+        Processes; default one a core.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The same table, so that a notebook can write ``table = make_missing(read_manifest(path))``.
+
+    Raises
+    ------
+    kit.scans.ScanError
+        A scan that was made does not have the row's fingerprint: another version of the kit made the manifest.
+    """
+    rows = [row for row in table.to_dict("records") if is_phantom(row) and not _is_made(row)]
+    if rows:
+        workers = workers or min(len(rows), os.cpu_count() or 1)
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            jobs = [pool.submit(make_scan, row) for row in rows]
+            for job in tqdm(as_completed(jobs), "making phantom scans", len(jobs), disable=not progress):
+                job.result()
+    return table
+
+
+def is_phantom(row):
+    """Whether a manifest row (a mapping) is made here rather than brought.
+
+    >>> is_phantom({"source": "phantom:7"}), is_phantom({"source": ""})
+    (True, False)
+    """
+    return str(row.get("source", "")).startswith("phantom:")
+
+
+def make_scan(row):
+    """Make one phantom scan's two files from its manifest row; return its fingerprint."""
+    seed = int(row["source"].split(":")[1])
+    radii, growth = (_numbers(row.get(column, "")) for column in ("lesion_radii_mm", "growth"))
+    image, label = draw_scan(seed, radii, growth or None, session=int(row["session"]))
+    found = fingerprint(image, label)
+    wanted = row.get("fingerprint", "")
+    if isinstance(wanted, str) and wanted and not same_fingerprint(found, wanted):
+        raise ScanError(
+            f"{row['image']}: the scan made from {row['source']} has the fingerprint {found!r}, the manifest says "
+            f"{wanted!r}; take the manifest that came with this version of the kit, or clear its fingerprint column"
+        )
+    _write(label.astype(np.uint8), row["label"])
+    _write(image, row["image"])  # last: an image that exists has its label
+    return found
+
+
+def _numbers(text):
+    return [float(t) for t in str(text).split(";") if t.strip()]  # read_manifest gives "" for an empty field
+
+
+def _is_made(row):
+    return Path(row["image"]).exists() and Path(row["label"]).exists()
+
+
+def _write(array, path):
+    # (slice, row, column) runs to superior, posterior, left; the file's axes are left, posterior, superior
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    affine[:3, 3] = [127.5, 130.0, -75.0]
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    image = nibabel.Nifti1Image(array.transpose(2, 1, 0), affine)
+    image.set_data_dtype(array.dtype)
+    image.to_filename(part)
+    os.replace(part, path)
+
+
+# ------------------------------------------------------------------------------------------------------ fingerprint
+
+
+def fingerprint(image, label):
+    """Describe a scan so that the same scan made elsewhere can be recognised: lesion voxels and octant means.
+
+    >>> label = np.zeros((4, 4, 4), bool); label[0, 0, :3] = True
+    >>> fingerprint(np.full((4, 4, 4), 20), label)
+    'lesions 3 | means 20 20 20 20 20 20 20 20'
+    """
+    sizes = sorted(lesion_table(label, (1, 1, 1)).voxels, reverse=True)
+    halves = [(slice(0, n // 2), slice(n // 2, n)) for n in image.shape]
+    means = [image[a, b, c].mean() for a in halves[0] for b in halves[1] for c in halves[2]]
+    return f"lesions {' '.join(map(str, sizes))} | means {' '.join(f'{m:.0f}' for m in means)}"
+
+
+def same_fingerprint(one, other):
+    """Whether two fingerprints agree: lesions to 2 % or 2 voxels, means to 1 %: float arithmetic differs by machine."""
+    one, other = ([[float(n) for n in re.findall(r"[\d.]+", part)] for part in f.split("|")] for f in (one, other))
+    if [len(part) for part in one] != [len(part) for part in other]:
+        return False
+    return np.allclose(one[0], other[0], rtol=0.02, atol=2) and np.allclose(one[1], other[1], rtol=0.01, atol=1)
+
+
+# ------------------------------------------------------------------------------------------------------------ scans
+
+
+def draw_scan(seed, radii_mm, growth=None, session=1):
+    """Draw one phantom scan.
+
+    Parameters
+    ----------
+    seed : int
+        The patient: anatomy, and place, shape and contrast of every lesion.
+    radii_mm : sequence of float
+        One lesion each; `growth` multiplies them.
+    session : int
+        Noise, bias and receiver gain differ from session to session, the head's position does not.
+
+    Returns
+    -------
+    image : int16 (160, 256, 256), 1 mm; label : bool, same shape
+    """
+    head = draw_head(np.random.default_rng([seed, 0]))
+    lesions = draw_lesions(radii_mm, head.junction, np.random.default_rng([seed, 1]))
+    factors = np.ones(len(lesions)) if growth is None else growth
+    grown = [replace(le, radius_mm=le.radius_mm * g) for le, g in zip(lesions, factors, strict=True) if g > 0]
+    image, label = implant(head.image, grown, white_matter=1.0)
+    return _acquire(image, np.random.default_rng([seed, 2, session])), label
+
+
+def _acquire(image, rng):
+    """Point spread, coil sensitivity with dark low slices (thesis, Fig. 7.1), Rician noise, receiver gain."""
+    image = ndimage.gaussian_filter(image, rng.uniform(0.5, 0.75))
+    image *= np.exp(rng.uniform(0.05, 0.13) * smooth_field(rng, SHAPE, 90))
+    slices = np.arange(SHAPE[0], dtype=np.float32)
+    image *= (1 - rng.uniform(0.35, 0.55) * np.exp(-((slices / rng.uniform(26, 40)) ** 2)))[:, None, None]
+    sd = np.float32(rng.uniform(*NOISE))
+    real = image + sd * rng.standard_normal(SHAPE, dtype=np.float32)
+    imaginary = sd * rng.standard_normal(SHAPE, dtype=np.float32)
+    return np.round(rng.uniform(300, 900) * np.hypot(real, imaginary)).astype(np.int16)
+
+
+# ---------------------------------------------------------------------------------------------------------- lesions
+
+
+def draw_lesions(radii_mm, where, rng, *, spacing_mm=(1, 1, 1), gap_mm=4.0):
+    """Draw place, shape and contrast of lesions.
+
+    Parameters
+    ----------
+    radii_mm : sequence of float
+        One a lesion.
+    where : array (slice, row, column)
+        Relative probability of a centre at each voxel; lesions keep clear of voxels at 0 only with their centre.
+
+    Raises
+    ------
+    ScanError
+        `where` has no room for them.
+    """
+    places = np.argwhere(where > 0)
+    weights = np.asarray(where[where > 0], float)
+    lesions = []
+    for radius in radii_mm:
+        centre = _free_place(places, weights, radius, lesions, rng, np.asarray(spacing_mm), gap_mm)
+        lesions.append(_draw_lesion(centre, radius, rng))
+    return lesions
+
+
+def _free_place(places, weights, radius, lesions, rng, spacing_mm, gap_mm):
+    for _ in range(200 if weights.sum() else 0):
+        centre = places[rng.choice(len(places), p=weights / weights.sum())] + rng.uniform(-0.5, 0.5, 3)
+        apart = [np.linalg.norm((le.centre - centre) * spacing_mm) - le.radius_mm - radius for le in lesions]
+        if min(apart, default=gap_mm) >= gap_mm:
+            return tuple(centre.tolist())
+    raise ScanError(f"no room for lesion {len(lesions) + 1} (radius {radius:.1f} mm): allow more voxels in `where`")
+
+
+def _draw_lesion(centre, radius, rng):
+    n = 6
+    waves = np.empty((n, 5))
+    waves[:, :3] = rng.standard_normal((n, 3)) * np.linspace(1.0, 4.0, n)[:, None]
+    waves[:, 3] = rng.uniform(0, 2 * np.pi, n)
+    irregular = 0.06 + 0.012 * radius  # shape complexity grows with size (thesis, Fig. 5.3)
+    waves[:, 4] = irregular * rng.uniform(0.3, 1.0, n)
+    contrast = float(np.exp(rng.uniform(*np.log(CONTRAST))))
+    core = float(rng.uniform(0.3, 0.65)) if radius > CORE_RADIUS_MM * rng.uniform(0.9, 1.25) else None
+    return Lesion(
+        centre, float(radius), waves, contrast, core, float(rng.uniform(1.5, 3.2)), float(rng.uniform(1.0, 2.0))
+    )
+
+
+def implant(image, lesions, *, white_matter, spacing_mm=(1, 1, 1)):
+    """Put lesions into a scan of a healthy head: the phantom's own, or one that is given.
+
+    Parameters
+    ----------
+    image : array (slice, row, column)
+        Left as it is.
+    lesions : list of Lesion
+    white_matter : float
+        Intensity of white matter in `image`: lesion contrast is relative to it.
+
+    Returns
+    -------
+    image : float32, label : bool
+        The truth is where the lesion fills half of a voxel or more.
+    """
+    image, label = np.array(image, np.float32), np.zeros(image.shape, bool)
+    for lesion in lesions:
+        reach = np.ceil((1.8 * lesion.radius_mm + 8) / np.asarray(spacing_mm)).astype(int)
+        middle = np.round(lesion.centre).astype(int)
+        box = tuple(slice(max(m - r, 0), m + r + 1) for m, r in zip(middle, reach, strict=True))
+        depth, wave = _depth_mm(lesion, box, image.shape, spacing_mm)
+        image[box] = _blend(image[box], depth, wave, lesion, white_matter)
+        label[box] |= depth >= 0
+    return image, label
+
+
+def _depth_mm(lesion, box, shape, spacing_mm):
+    """How deep each voxel of a box lies below the lesion's surface, mm (negative outside), and its first wave."""
+    inside = tuple(slice(b.start, min(b.stop, n)) for b, n in zip(box, shape, strict=True))
+    axes = [(g - c) * s for g, c, s in zip(np.ogrid[inside], lesion.centre, spacing_mm, strict=True)]
+    offset = np.stack(np.broadcast_arrays(*axes), axis=-1)
+    distance = np.linalg.norm(offset, axis=-1)
+    direction = offset / np.maximum(distance, 1e-6)[..., None]
+    waves = np.cos(np.einsum("...i,wi->...w", direction, lesion.waves[:, :3]) + lesion.waves[:, 3])
+    surface = lesion.radius_mm * np.maximum(1 + np.einsum("...w,w->...", waves, lesion.waves[:, 4]), 0.4)
+    return surface - distance, waves[..., 0]
+
+
+def _blend(tissue, depth, wave, lesion, white_matter):
+    """The lesion's look: soft edge, bright body, dark core inside an uneven rim, slightly dark oedema around."""
+    fine = tissue - ndimage.gaussian_filter(tissue, 1.5)  # the scan's own grain goes on inside the lesion
+    body = white_matter * (0.92 + lesion.contrast) + fine
+    if lesion.core is not None:
+        rim_mm = lesion.rim_mm * (1 + 0.4 * wave)
+        body = body + _ramp((depth - rim_mm) / 1.5 + 0.5) * (white_matter * lesion.core + fine - body)
+    cover = _ramp(depth / lesion.edge_mm + 0.5)
+    oedema = 0.12 * np.exp(np.minimum(depth, 0) / (0.25 * lesion.radius_mm)) * (lesion.radius_mm > 3)
+    around = tissue - white_matter * oedema * (1 - cover)
+    return np.maximum(around + cover * (body - around), 0).astype(np.float32)
+
+
+def _ramp(x):
+    """Smooth step from 0 to 1."""
+    x = np.clip(x, 0, 1)
+    return x**2 * (3 - 2 * x)

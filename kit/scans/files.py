@@ -1,0 +1,213 @@
+"""The file of a scan, a label or a mask: read in one pass and refused, with the reason, where it cannot be used.
+
+What comes out is `(slice, row, column)` (see `kit.scans.grid`), still at the file's own spacing.
+"""
+
+import gzip
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from kit.scans.grid import Grid, from_file_axes, same_grid, spacing
+
+SPACING_MM = (0.05, 20.0)  # outside, a header is wrong (pixels, metres), and resampling would fill the memory
+LARGEST_SHEAR = 0.01  # cosine between two axes: about half a degree off a right angle
+GEOMETRY = (
+    *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
+)
+
+
+class ScanError(ValueError):
+    """A scan cannot be used as it is: the message names the file, what was found and what to do."""
+
+
+def read_grid(path) -> Grid:
+    """The voxel grid of a file, from its header alone; ScanError where it is not one right-angled 3-D volume."""
+    return _grid(_open(path), path)
+
+
+def read_image(path) -> tuple[np.ndarray, Grid]:
+    """An image as finite, varying float32 `(slice, row, column)`, and its grid; ScanError where it cannot be that.
+
+    Warns where the header does not say which way the head lies.
+    """
+    file = _open(path)
+    grid = _grid(file, path)
+    _warn_of_unknown_orientation(file, path)
+    voxels = _voxels(file, path)
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, and is reported as such
+        image = np.array(from_file_axes(voxels, grid.affine), dtype=np.float32, order="C")
+        if not np.isfinite(image).all():
+            bad = np.argwhere(~np.isfinite(voxels.astype(np.float32)))
+            raise ScanError(
+                f"{path}: {len(bad)} voxels are NaN or infinite, the first at index "
+                f"{tuple(int(i) for i in bad[0])} of the file; replace them, by 0 where they are air"
+            )
+    if image.min() == image.max():
+        raise ScanError(f"{path}: every voxel is {image.flat[0]:g}; an image must vary: export the scan again")
+    return image, grid
+
+
+def read_label(path, grid=None, *, lesion_codes=None) -> np.ndarray:
+    """A label as bool `(slice, row, column)`, True where a voxel holds a lesion code; it may have no lesion.
+
+    `lesion_codes` is a str such as `"1;3"`, an int or ints; None (or `""`) asks for zeros and one positive value.
+    ScanError where the label is on another grid than `grid` (None: any), or holds something else.
+    """
+    codes = _codes(lesion_codes, path)
+    voxels, affine = _on_grid(path, grid)
+    found = _label_values(voxels, path)
+    if codes is None and (len(found) > 1 or (found < 0).any()):
+        raise ScanError(
+            f"{path}: holds the label values {_numbers(found)} besides 0; say which of them are lesion by "
+            "lesion_codes, such as '1' or '1;3'"
+        )
+    lesion = voxels != 0 if codes is None else np.isin(np.round(voxels), codes)
+    return np.array(from_file_axes(lesion, affine), order="C")
+
+
+def read_mask(path, grid=None) -> np.ndarray:
+    """A mask as bool `(slice, row, column)`, True where a voxel is not 0; ScanError as for labels."""
+    voxels, affine = _on_grid(path, grid)
+    return np.array(from_file_axes(voxels != 0, affine), order="C")
+
+
+def read_map(path, grid=None) -> np.ndarray:
+    """A probability map as float32 `(slice, row, column)`; ScanError as for labels, and for values outside [0, 1]."""
+    voxels, affine = _on_grid(path, grid)
+    if not (voxels.min() >= 0 and voxels.max() <= 1):  # NaN fails both
+        raise ScanError(
+            f"{path}: values from {voxels.min():g} to {voxels.max():g} are no probabilities; give a map within [0, 1]"
+        )
+    return np.array(from_file_axes(voxels, affine), dtype=np.float32, order="C")
+
+
+def _open(path):
+    """The image behind a path, its data not read yet."""
+    if not Path(path).is_file():
+        raise ScanError(f"{path}: no such file; correct the path or bring the file there")
+    try:
+        image = nib.load(path)
+    except Exception as error:  # readers of damaged headers raise whatever they stumble over
+        raise ScanError(
+            f"{path}: not a readable image ({_reason(error, path)}); give a whole, undamaged NIfTI file"
+        ) from error
+    if not isinstance(image, nib.spatialimages.SpatialImage):
+        raise ScanError(f"{path}: holds {type(image).__name__}, not voxels; convert it to a 3-D NIfTI volume")
+    return image
+
+
+def _grid(image, path):
+    """The file's grid, refused where no permutation of axes can bring it to (slice, row, column)."""
+    _require_one_volume(image.shape, image.get_data_dtype(), path)
+    affine = np.asarray(image.affine, float)
+    sizes = spacing(affine)
+    if not (np.isfinite(affine).all() and SPACING_MM[0] <= min(sizes) and max(sizes) <= SPACING_MM[1]):
+        raise ScanError(
+            f"{path}: voxel size is {_numbers(sizes)} mm, outside {SPACING_MM[0]:g} to {SPACING_MM[1]:g} mm; "
+            "correct sform or qform in its header, in mm"
+        )
+    axes = affine[:3, :3] / sizes
+    shear = np.abs(axes.T @ axes - np.eye(3)).max()
+    if shear > LARGEST_SHEAR:
+        raise ScanError(
+            f"{path}: axes are sheared or fall together (the largest cosine between two of them is {shear:.3f}, "
+            f"allowed {LARGEST_SHEAR}); resample it to a right-angled grid first"
+        )
+    return Grid(tuple(int(n) for n in image.shape), affine, _geometry(image.header))
+
+
+def _require_one_volume(shape, dtype, path):
+    if len(shape) < 3 or any(n != 1 for n in shape[3:]) or 0 in shape:
+        raise ScanError(f"{path}: has shape {shape}, not one 3-D volume; extract the volume that is the T1-Gd scan")
+    if dtype.names:
+        raise ScanError(f"{path}: voxels are colours ({', '.join(dtype.names)}); export the scan in grey values")
+    if dtype.kind not in "iufb":
+        raise ScanError(f"{path}: voxels are {dtype}, not real numbers; export the magnitude image")
+
+
+def _geometry(header):
+    """A header with the file's geometry and nothing else of it: free text may name the patient."""
+    if not isinstance(header, nib.Nifti1Header):
+        return None
+    kept = nib.Nifti2Header() if isinstance(header, nib.Nifti2Header) else nib.Nifti1Header()
+    for name in GEOMETRY:
+        kept[name] = header[name]
+    return kept
+
+
+def _warn_of_unknown_orientation(image, path):
+    header = image.header
+    if isinstance(header, nib.Nifti1Header) and header["sform_code"] == 0 and header["qform_code"] == 0:
+        axes = "".join(nib.aff2axcodes(image.affine))
+        warnings.warn(
+            f"{path}: sform and qform codes are 0, so the orientation ({axes}) is a guess; look whether the nose is "
+            "up and the neck at slice 0, and correct the header where not",
+            stacklevel=3,
+        )
+
+
+def _voxels(image, path):
+    """The file's numbers, 3-D, in the file's own order and type."""
+    try:
+        if Path(path).suffix in (".gz", ".mgz") and hasattr(type(image), "from_bytes"):
+            # unpacked at once: faster than a stream, and the checksum at the end is verified
+            image = type(image).from_bytes(gzip.decompress(Path(path).read_bytes()))
+        voxels = np.asanyarray(image.dataobj)
+    except Exception as error:  # zlib, gzip, mmap and nibabel each have their own
+        raise ScanError(
+            f"{path}: voxels cannot be read ({_reason(error, path)}); the file is truncated or damaged: copy it again"
+        ) from error
+    return voxels.reshape(voxels.shape[:3])
+
+
+def _on_grid(path, grid):
+    """A label's or mask's voxels and affine, refused where its corners lie elsewhere than those of `grid`."""
+    image = _open(path)
+    own = _grid(image, path)
+    if grid is not None and not same_grid(own, grid):
+        raise ScanError(
+            f"{path}: is on another grid than its image: {_describe(own)} against the image's {_describe(grid)}; "
+            "resample it onto the image (nearest neighbour), or name the label that belongs to this image"
+        )
+    return _voxels(image, path), own.affine
+
+
+def _label_values(voxels, path):
+    """The values other than 0 that a label holds, as ints."""
+    found = np.unique(voxels[voxels != 0])
+    if not (np.isfinite(found).all() and np.allclose(found, np.round(found), rtol=0, atol=1e-3)):
+        raise ScanError(f"{path}: label values {_numbers(found)} are not whole numbers; save it as integer codes")
+    return np.round(found).astype(int)
+
+
+def _codes(lesion_codes, path):
+    """Lesion codes as a sorted list of positive ints, or None where none are given."""
+    if lesion_codes is None or (isinstance(lesion_codes, str) and not lesion_codes.strip()):
+        return None
+    if isinstance(lesion_codes, str):
+        codes = [code.strip() for code in lesion_codes.split(";")]
+    else:
+        codes = [str(code) for code in (lesion_codes if isinstance(lesion_codes, Iterable) else [lesion_codes])]
+    if not codes or not all(code.isdecimal() and int(code) > 0 for code in codes):
+        raise ScanError(f"{path}: lesion_codes is {lesion_codes!r}; give whole numbers above 0, such as '1;3'")
+    return sorted({int(code) for code in codes})
+
+
+def _describe(grid):
+    sizes, origin = _numbers(spacing(grid.affine)), _numbers(grid.affine[:3, 3])
+    return f"{' x '.join(map(str, grid.shape))} voxels of {sizes} mm from ({origin})"
+
+
+def _numbers(values):
+    shown = ", ".join(f"{value:g}" for value in values[:9])
+    return f"{shown}, ..." if len(values) > 9 else shown
+
+
+def _reason(error, path):
+    """What a reader said, on one line and without the path, which the message names already."""
+    return " ".join(str(error).replace(str(path), "the file").split()) or type(error).__name__

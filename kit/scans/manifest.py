@@ -1,0 +1,250 @@
+"""The cohort table: read it, report all its faults at once, choose a split, name it by a fingerprint."""
+
+import hashlib
+import os
+import re
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PureWindowsPath
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from kit.scans.files import ScanError, read_grid, read_image, read_label, read_mask
+from kit.scans.manifest_text import ManifestError, manifest_error, nearest, parse
+
+SPLITS = ("train", "validation", "test", "")
+FILES = ("image", "label", "mask")
+QUIET = 10  # fewer rows than this are checked without a progress bar
+READERS = 4  # scans in memory at once while files are checked
+CODES = re.compile(r"[1-9][0-9]*(\s*;\s*[1-9][0-9]*)*")
+
+
+def read_manifest(path, *, data_root=None, check_files=True) -> pd.DataFrame:
+    """Read a cohort's CSV, one row a scan, and check all of it before anything long begins.
+
+    Parameters
+    ----------
+    path
+        CSV with the columns `scan_id, patient_id, session, image, label, split`; `lesion_codes`, `mask` (a file on the
+        image's grid), `source` and `sha256` (of the image file) are understood, further columns kept as text.
+    data_root : path, optional
+        Folder that the file columns are relative to and may not leave; the manifest's own folder by default.
+    check_files : bool
+        Read every image, label and mask (about half a second a scan); False only looks whether they are there.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a scan, in the file's order. `session` is int, all else str; `image`, `label` and `mask` are absolute
+        paths, empty where there is none. Files of rows whose `source` is `phantom:<seed>` need not exist yet.
+
+    Raises
+    ------
+    ManifestError
+        Names every fault with line, column, value and remedy; `error.problems` has them as a list.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> text = "scan_id,patient_id,session,image,label,split,source\\n01,p1,1,01.nii.gz,,train,phantom:7\\n"
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "cohort.csv").write_text(text)
+    ...     table = read_manifest(f"{folder}/cohort.csv")
+    >>> table.loc[0, ["scan_id", "session", "split"]].tolist()
+    ['01', np.int64(1), 'train']
+    """
+    path = Path(path)
+    columns, rows, problems = parse(path)
+    root = path.parent if data_root is None else Path(data_root)
+    if not root.is_dir():
+        raise ManifestError(f"{root}: no such folder; correct data_root, which the manifest's paths start from")
+    problems += _table_problems(rows)
+    problems += [problem for row in rows for problem in _place_files(row, root.resolve())]
+    problems += _repeated_paths(rows)
+    problems += _file_problems(rows) if check_files else []
+    if problems:
+        raise manifest_error(path, problems)
+    table = pd.DataFrame([row.cells | row.files for row in rows], columns=columns, dtype=str)
+    return table.astype({"session": int})
+
+
+def select(table, split, *, follow_ups=False) -> pd.DataFrame:
+    """The labelled scans of a split, by default only each patient's first labelled session.
+
+    On follow-ups the thesis' lesions were not labelled again, so its experiments leave them out.
+
+    Raises
+    ------
+    ManifestError
+        The split has no labelled scan; the message says which splits have.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"patient_id": ["p", "p"], "session": [2, 1], "label": ["b", "a"], "split": ["test"] * 2})
+    >>> select(table, "test")["session"].tolist()
+    [1]
+    """
+    labelled = table[table["label"] != ""]
+    chosen = labelled[labelled["split"] == split]
+    if chosen.empty:
+        counts = labelled["split"].value_counts()
+        there = ", ".join(f"{name or 'no split'} ({count})" for name, count in counts.items()) or "no split at all"
+        raise ManifestError(f"split is {split!r}{nearest(split, SPLITS)}: no labelled scan is in it, but in {there}")
+    if not follow_ups:
+        first = chosen.groupby("patient_id")["session"].transform("min")
+        chosen = chosen[chosen["session"] == first]
+    return chosen.reset_index(drop=True)
+
+
+def fingerprint(table) -> str:
+    """Twelve hexadecimal digits that name a cohort, wherever its files lie and in whatever order its rows come.
+
+    Made from ids, sessions, splits and lesion codes, and from what stands for the files: the phantom's seed, the
+    sha256 where the manifest has one, their sizes otherwise.
+
+    Examples
+    --------
+    >>> row = {"scan_id": ["a"], "patient_id": ["p"], "session": [1], "split": ["test"], "source": ["phantom:7"]}
+    >>> fingerprint(pd.DataFrame(row))
+    '3113602404dc'
+    """
+    lines = sorted("\t".join(_identity(row)) for row in table.to_dict("records"))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def _identity(row):
+    about = [str(row.get(name, "")) for name in ("scan_id", "patient_id", "session", "split", "lesion_codes", "source")]
+    if _is_phantom(row):
+        return about
+    return [*about, row.get("sha256") or _size(row.get("image")), _size(row.get("label")), _size(row.get("mask"))]
+
+
+def _size(path):
+    return str(os.path.getsize(path)) if path and os.path.isfile(path) else ""
+
+
+def _is_phantom(row):
+    return str(row.get("source", "")).startswith("phantom:")
+
+
+def _table_problems(rows):
+    """What is wrong by the table alone, no file looked at."""
+    problems = [problem for row in rows for problem in _cell_problems(row)]
+    first_line, splits = {}, defaultdict(dict)
+    for row in rows:
+        scan, patient, split = (row.cells[name] for name in ("scan_id", "patient_id", "split"))
+        if scan and first_line.setdefault(scan, row.line) != row.line:
+            problems.append(row.problem("scan_id", f"is on line {first_line[scan]} already; give each scan its own"))
+        if patient and split in SPLITS[:-1]:
+            splits[patient].setdefault(split, row)
+    for patient, first_rows in splits.items():
+        first, *others = first_rows.values()
+        problems += [
+            row.problem(
+                "split", f"patient {patient!r} is in {first.cells['split']!r} on line {first.line}; keep one split"
+            )
+            for row in others
+        ]
+    return problems
+
+
+def _cell_problems(row):
+    cells = row.cells
+    for name in ("scan_id", "patient_id", "image"):
+        if not cells[name]:
+            yield row.problem(name, "is empty; fill it in")
+    if re.search(r"[/\\]|^\.", cells["scan_id"]):
+        yield row.problem("scan_id", "files are named after it: use no slashes, and no dot at its start")
+    if not re.fullmatch(r"0*[1-9][0-9]{0,8}", cells["session"], re.ASCII):
+        yield row.problem("session", "number a patient's sessions 1, 2, 3, ... in the order of their dates")
+    if cells["split"] not in SPLITS:
+        yield row.problem("split", f"must be train, validation, test or empty{nearest(cells['split'], SPLITS)}")
+    if cells.get("lesion_codes") and not CODES.fullmatch(cells["lesion_codes"]):
+        yield row.problem("lesion_codes", "give the label values that are lesion, such as 1 or 1;3")
+    if cells.get("sha256") and not re.fullmatch(r"[0-9a-fA-F]{64}", cells["sha256"]):
+        yield row.problem("sha256", "must be 64 hexadecimal digits, as `sha256sum` prints them; correct or empty it")
+
+
+def _place_files(row, root):
+    """Put the absolute paths of a row's files into it, those that are there, and report the others."""
+    for name in FILES:
+        value = row.cells.get(name, "")
+        if not value:
+            continue
+        place = (root / value).resolve()
+        if Path(value).is_absolute() or PureWindowsPath(value).anchor:
+            yield row.problem(name, "is an absolute path; write it relative to the manifest, or name a data_root")
+        elif not place.is_relative_to(root):
+            yield row.problem(name, f"leads out of {root} to {place}; move it inside, or name a data_root around it")
+        elif place.is_file() or (_is_phantom(row.cells) and not place.exists()):
+            row.files[name] = str(place)
+        elif "\\" in value:
+            yield row.problem(name, "no such file; write its folders with / instead of \\")
+        else:
+            beside = os.listdir(place.parent) if place.parent.is_dir() else []
+            yield row.problem(name, f"no such file in {root}{nearest(place.name, beside)}; correct the path")
+
+
+def _file_problems(rows):
+    """What is wrong inside the files, read by a few threads at once, and images that come twice."""
+    problems, first_with = [], {}
+    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
+        checks = pool.map(_check_files, rows)
+        checks = tqdm(checks, total=len(rows), desc="checking scans", unit="scan", disable=len(rows) < QUIET)
+        for row, (found, digest) in zip(rows, checks, strict=True):
+            problems += found
+            first = first_with.setdefault(digest, row) if digest else row
+            if first.files.get("image") != row.files.get("image"):
+                problems.append(row.problem("image", f"has the voxels of line {first.line}'s; keep one of the two"))
+    return problems
+
+
+def _check_files(row):
+    """Problems of a row's files, and a digest of its image's voxels where they could be read."""
+    if _is_phantom(row.cells):  # made, and checked against their fingerprint, by kit.phantom
+        return [], None
+    problems = []
+    grid = _attempt(problems, row, "image", read_grid)
+    image, _ = (grid and _attempt(problems, row, "image", read_image)) or (None, None)
+    codes = row.cells.get("lesion_codes", "")
+    if not codes or CODES.fullmatch(codes):
+        _attempt(problems, row, "label", read_label, grid, lesion_codes=codes)
+    _attempt(problems, row, "mask", read_mask, grid)
+    problems += _sha256_problems(row)
+    return problems, None if image is None else _digest(image)
+
+
+def _digest(image):
+    digest = hashlib.blake2b(str(image.shape).encode(), digest_size=16)
+    digest.update(image)
+    return digest.hexdigest()
+
+
+def _attempt(problems, row, column, read, *args, **options):
+    """What `read` makes of a row's file, or None after noting what it refused."""
+    if column not in row.files:
+        return None
+    try:
+        return read(row.files[column], *args, **options)
+    except ScanError as error:
+        problems.append(row.problem(column, str(error).removeprefix(f"{row.files[column]}: ")))
+        return None
+
+
+def _sha256_problems(row):
+    wanted = row.cells.get("sha256", "").lower()
+    if len(wanted) == 64 and "image" in row.files:
+        with open(row.files["image"], "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != wanted:
+            yield row.problem("sha256", f"the image file's is {found}; bring the right file or correct the value")
+
+
+def _repeated_paths(rows):
+    first_with = {}
+    for row in rows:
+        path = row.files.get("image")
+        if path and first_with.setdefault(path, row) is not row:
+            line = first_with[path].line
+            yield row.problem("image", f"is the file of line {line}; one row a scan: delete one, or correct the path")

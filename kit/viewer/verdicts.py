@@ -1,0 +1,216 @@
+"""What a reader thinks of a detector's errors, and labels revised by it.
+
+A network's "false" positive may be a lesion that the label misses, and a missed "lesion" a slip of the label: the
+thesis found more than a dozen by looking. Verdicts are one CSV beside a run, a row an error, written after every mark:
+
+    label fault on an FP   the predicted component becomes a lesion of the revised label
+    label fault on an FN   the lesion is taken out of it
+    true error, unsure     change nothing
+"""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kit.scans import components, load_map, load_scan, resample, save_map, scan_of
+
+VERDICTS = ("true error", "label fault", "unsure")
+WHICH = ["scan_id", "patient_id", "kind", "component", "slice", "row", "column"]
+FACTS = ["volume_mm3", "diameter_mm", "peak", "threshold"]
+COLUMNS = [*WHICH, *FACTS, "verdict", "note", "marked"]
+NEAR = 0.6  # voxels: a component whose centre is further from the one that was judged is another one
+FILES = ("image", "label", "mask")
+
+
+class VerdictError(ValueError):
+    """Verdicts that cannot be kept or applied; the message names the row and the remedy."""
+
+
+class VerdictBook:
+    """Verdicts in a CSV file, which is replaced as a whole with every mark and read again after a restart.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> error = {"scan_id": "P03_1", "kind": "FP", "component": 7, "slice": 3.0, "row": 4.0, "column": 5.25}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     VerdictBook(f"{folder}/verdicts.csv").mark(error, "label fault", "ring around a core")
+    ...     VerdictBook(f"{folder}/verdicts.csv").of(error)
+    ('label fault', 'ring around a core')
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.table = read_verdicts(path) if self.path.exists() else pd.DataFrame(columns=COLUMNS)
+
+    def of(self, error):
+        """(verdict, note) of an error, ("", "") where there is none; `error` is a mapping with the table's columns."""
+        row = self.table[self._keys() == _key(error)]
+        return ("", "") if row.empty else (row.verdict.iloc[-1], row.note.iloc[-1])
+
+    def mark(self, error, verdict, note=""):
+        """Set an error's verdict and note, and write the file; an empty verdict without note takes it out."""
+        if verdict not in ("", *VERDICTS):
+            raise VerdictError(f"verdict is {verdict!r}; choose one of {', '.join(VERDICTS)}, or '' for none")
+        others = self.table[self._keys() != _key(error)]
+        row = {name: error.get(name, "") for name in WHICH + FACTS}
+        row |= {"verdict": verdict, "note": note, "marked": datetime.now(UTC).isoformat(timespec="seconds")}
+        new = pd.DataFrame([row] if verdict or note else [], columns=COLUMNS)
+        self.table = pd.concat([part for part in (others, new) if len(part)] or [new], ignore_index=True)
+        self._write()
+
+    def _keys(self):
+        return pd.Series([_key(row) for row in self.table.to_dict("records")], dtype=object)
+
+    def _write(self):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        try:
+            self.table.to_csv(part, index=False)
+            os.replace(part, self.path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def read_verdicts(path):
+    """Read a file of verdicts; VerdictError if it is none."""
+    text = dict.fromkeys(("scan_id", "patient_id", "kind", "verdict", "note", "marked"), str)
+    try:
+        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={name: [""] for name in FACTS})
+    except (OSError, ValueError) as error:
+        raise VerdictError(f"{path} cannot be read ({error}); name a file that the browser has written") from error
+    missing = [name for name in COLUMNS if name not in table]
+    if missing:
+        raise VerdictError(f"{path} lacks the columns {', '.join(missing)}; the error browser writes them all")
+    return table
+
+
+def saved_maps(table, folder):
+    """A function from a scan's id to (Scan, probability map), for maps that `kit.experiments.evaluation` has written.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of a manifest.
+    folder : path
+        Has `<scan_id>/map.nii.gz`.
+    """
+    rows = table.set_index("scan_id", drop=False).to_dict("index")
+
+    def load(scan_id):
+        if scan_id not in rows:
+            raise VerdictError(f"scan {scan_id!r} is not in the manifest table; there are {', '.join(rows)}")
+        scan = scan_of(rows[scan_id])
+        return scan, load_map(Path(folder) / scan_id / "map.nii.gz", scan)
+
+    return load
+
+
+def apply_verdicts(table, verdicts, folder, load, *, low=0.2):
+    """Write revised labels for the scans that have label faults, and return the manifest table that names them.
+
+    Original labels are never touched. What is added or removed is brought onto the scan's own grid, and every other
+    voxel of the label stays as it was.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of `kit.scans.read_manifest`.
+    verdicts : pandas.DataFrame or path
+        Of `VerdictBook.table`, or its file.
+    folder : path
+        Made if missing; receives `<scan_id>_label.nii.gz`, `changes.csv` (what was added and removed) and
+        `manifest.csv`, whose paths start from the returned table's ``attrs["data_root"]``.
+    load : callable
+        From a scan's id to (Scan, probability map), such as `saved_maps`; the maps that the verdicts were made on.
+    low : float
+        The lower threshold that the errors were found with.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `table` with new `label` paths; where a label is revised, `lesion_codes` and `source` are empty.
+
+    Raises
+    ------
+    VerdictError
+        If a scan is not in the table, or a component is not where it was when it was judged.
+    """
+    verdicts = verdicts if isinstance(verdicts, pd.DataFrame) else read_verdicts(verdicts)
+    faults = verdicts[verdicts.verdict == "label fault"]
+    unknown = sorted(set(faults.scan_id) - set(table.scan_id))
+    if unknown:
+        raise VerdictError(f"verdicts name scans that the table lacks: {', '.join(unknown)}; give the run's own table")
+    folder, changes = Path(folder), []
+    folder.mkdir(parents=True, exist_ok=True)
+    revised = table.copy()
+    for scan_id, rows in faults.groupby("scan_id", sort=False):
+        (at,) = revised.index[revised.scan_id == scan_id]
+        path = folder / f"{scan_id}_label.nii.gz"
+        changes += _revise(table.loc[at].to_dict(), rows, load, low, path)
+        revised.loc[at, "label"] = str(path.resolve())
+        for name in {"lesion_codes", "source"} & set(revised.columns):  # true of the original label only
+            revised.loc[at, name] = ""
+    pd.DataFrame(changes, columns=["scan_id", "kind", "component", "change", "voxels"]).to_csv(
+        folder / "changes.csv", index=False
+    )
+    return _write_manifest(revised, folder)
+
+
+def _revise(row, faults, load, low, path):
+    """Write one scan's revised label; returns what was changed, a dict an error."""
+    scan, probability = load(row["scan_id"])
+    own = load_scan(row["image"], row["label"] or None, lesion_codes=row.get("lesion_codes") or None, spacing_mm=None)
+    label = np.zeros(own.image.shape, bool) if own.label is None else own.label.copy()
+    numbered, changes = components(label), []
+    for error in faults.to_dict("records"):
+        mask = _judged(error, scan, probability, low)
+        mask = resample(mask, scan.spacing_mm, label.shape, own.spacing_mm)
+        if error["kind"] == "FN":
+            hit = np.unique(numbered[mask & label])
+            mask = np.isin(numbered, hit[hit > 0])
+        before = np.count_nonzero(label)
+        label = label & ~mask if error["kind"] == "FN" else label | mask
+        change = "removed" if error["kind"] == "FN" else "added"
+        told = {name: error[name] for name in ("scan_id", "kind", "component")}
+        changes.append(told | {"change": change, "voxels": abs(np.count_nonzero(label) - before)})
+    save_map(label, own, path)
+    return changes
+
+
+def _judged(error, scan, probability, low):
+    """The component that was judged, as a mask on the scan's grid."""
+    if error["kind"] == "FN":
+        labels = components(np.zeros(scan.image.shape, bool) if scan.label is None else scan.label)
+    else:
+        threshold = error["threshold"]
+        labels = components(probability >= float(min(low, threshold) if threshold == threshold else low))
+    mask = labels == int(error["component"])
+    centre = [error[name] for name in ("slice", "row", "column")]
+    if not mask.any() or np.linalg.norm(np.mean(np.nonzero(mask), axis=1) - np.array(centre, float)) > NEAR:
+        raise VerdictError(
+            f"{error['scan_id']}: no {error['kind']} component {error['component']} at {centre}; the verdict was made "
+            "on another map, label or lower threshold. Apply it with those, or judge anew."
+        )
+    return mask
+
+
+def _write_manifest(table, folder):
+    files = [name for name in FILES if name in table]
+    paths = [path for name in files for path in table[name] if path]
+    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    written = table.copy()
+    for name in files:
+        written[name] = [os.path.relpath(path, root) if path else "" for path in table[name]]
+    written.to_csv(folder / "manifest.csv", index=False)
+    table.attrs["data_root"] = root
+    return table
+
+
+def _key(error):
+    """What tells one error from another, whatever the threshold at which it is looked at."""
+    at = "_".join(f"{float(error[name]):.2f}" for name in ("slice", "row", "column"))
+    return f"{error['scan_id']}_{error['kind']}_{at}"

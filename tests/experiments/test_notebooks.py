@@ -1,0 +1,179 @@
+"""Notebooks are refused before they run or run as asked, and what is left of two runs is the same bytes."""
+
+import re
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from kit.__main__ import main
+from kit.experiments import NotebookError, clean, heading, index, known_parameters, notebooks, run_notebook, to_html
+
+PARAMETERS = """\
+seed: int = 7  # any
+rate: float = 0.5  # 0..1
+profile: str = "quick"  # quick | full
+noisy = False
+thresholds: list[float] = [0.1, 0.5]  # each 0..1
+run_dir: str = "out"
+"""
+KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+
+
+@pytest.fixture
+def write_notebook(tmp_path):
+    """`write_notebook(*sources)`: 01_small.ipynb with a title, PARAMETERS and these cells, in a folder of its own."""
+
+    def write(*sources):
+        title = new_markdown_cell("# Small <things>\n\nDoes it *run*?\n\nA second.")
+        cells = [title, new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), *map(new_code_cell, sources)]
+        path = tmp_path / "notebooks" / "01_small.ipynb"
+        path.parent.mkdir(exist_ok=True)
+        nbformat.write(new_notebook(cells=cells, metadata=KERNEL), path)
+        return path
+
+    return write
+
+
+def outputs_of(notebook):
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def text_of(notebook):
+    return "".join(str(output.get("text", output.get("data"))) for output in outputs_of(notebook))
+
+
+def test_parameters_are_known_with_their_kinds_and_defaults(write_notebook):
+    known = known_parameters(write_notebook())
+    assert known["seed"] == ("int", 7)
+    assert known["noisy"] == ("bool", False)
+    assert known["thresholds"] == ("list[float]", [0.1, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"sead": 7}, "'sead' is not a parameter (perhaps 'seed' is meant); there are seed, rate"),
+        ({"seed": 7.0}, "seed must be int, as its default 7, not float 7.0"),
+        ({"seed": True}, "seed must be int"),
+        ({"seed": "7"}, "not str '7'"),
+        ({"rate": "0.1"}, "rate must be float"),
+        ({"rate": False}, "rate must be float"),
+        ({"profile": None}, "profile must be str"),
+        ({"noisy": 0}, "noisy must be bool"),
+        ({"thresholds": 0.1}, "thresholds must be list[float]"),
+        ({"thresholds": [0.1, "x"]}, "thresholds must be list[float]"),
+        ({"rat": 1, "seed": None}, "seed must be int"),
+    ],
+)
+def test_what_cannot_be_given_is_refused_before_anything_runs(write_notebook, tmp_path, parameters, told):
+    output = tmp_path / "runs" / "x.ipynb"
+    with pytest.raises(NotebookError, match=re.escape(told)):
+        run_notebook(write_notebook("1 / 0"), output, parameters)
+    assert not output.parent.exists()
+
+
+def test_a_notebook_that_is_not_there_or_would_be_overwritten_is_refused(write_notebook, tmp_path):
+    path = write_notebook()
+    with pytest.raises(NotebookError, match="no such notebook"):
+        run_notebook(path.with_name("02_other.ipynb"), tmp_path / "x.ipynb")
+    with pytest.raises(NotebookError, match="would replace the notebook itself"):
+        run_notebook(path, path)
+
+
+def test_a_notebook_runs_in_its_own_folder_with_what_it_was_given(write_notebook, tmp_path):
+    path = write_notebook("import pathlib\npathlib.Path(run_dir).mkdir()", "seed, rate, profile, noisy, thresholds")
+    given = {"seed": 3, "rate": 1, "noisy": True, "thresholds": [0, 1.5], "run_dir": "../made"}
+    executed = run_notebook(path, tmp_path / "runs" / "x.ipynb", given)
+    assert "(3, 1.0, 'quick', True, [0, 1.5])" in text_of(executed)
+    assert (tmp_path / "made").is_dir()
+    assert nbformat.read(tmp_path / "runs" / "x.ipynb", as_version=4) == executed
+
+
+def test_a_failed_notebook_keeps_what_it_did_and_its_traceback_and_can_be_shown(write_notebook, tmp_path):
+    output = tmp_path / "runs" / "01_small.ipynb"
+    with pytest.raises(
+        NotebookError, match=r"01_small.ipynb failed: ZeroDivisionError: division by zero(.|\n)*x?.ipynb"
+    ):
+        run_notebook(write_notebook("'before'", "1 / 0", "'after'"), output)
+    kept = nbformat.read(output, as_version=4)
+    assert "before" in text_of(kept)
+    assert "after" not in text_of(kept)
+    assert outputs_of(kept)[-1].output_type == "error"
+    assert heading(kept)[0] == "Small <things>"
+    assert "failed" in index(output.parent).read_text()
+
+
+def test_a_cell_that_takes_too_long_is_ended(write_notebook, tmp_path):
+    with pytest.raises(NotebookError, match=r"failed: .*timed out(.|\n)*after 4 seconds"):
+        run_notebook(write_notebook("'before'", "while True: pass"), tmp_path / "x.ipynb", timeout_s=4)
+    assert "before" in text_of(nbformat.read(tmp_path / "x.ipynb", as_version=4))
+
+
+def test_two_runs_are_the_same_bytes_once_cleaned_and_warnings_stay(write_notebook, tmp_path):
+    bars = "from tqdm import tqdm, auto\nfor _ in tqdm(range(3)): pass\nfor _ in auto.tqdm(range(3), 'w'): pass"
+    warning = "import warnings\nfor _ in tqdm(range(2)): warnings.warn('read me')"
+    path = write_notebook(bars, warning, "import matplotlib.pyplot as plt\nplt.plot([1, 3])\nplt.show()", "seed")
+    runs = [clean(run_notebook(path, tmp_path / f"{number}.ipynb")) for number in range(2)]
+    first, second = (re.sub(r"ipykernel_\d+/\d+", "", nbformat.writes(run)) for run in runs)
+    assert first == second
+    assert runs[0].cells[2].outputs == []
+    assert "read me" in runs[0].cells[3].outputs[0].text
+    assert "%|" not in first
+    assert "image/png" in first
+    assert nbformat.writes(clean(runs[0])) == nbformat.writes(runs[0])
+
+
+def test_a_page_has_its_figure_in_it_and_loads_nothing(write_notebook, tmp_path):
+    notebook = nbformat.read(write_notebook("1"), as_version=4)
+    figure = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="})
+    notebook.cells[2].outputs = [figure]
+    page = to_html(notebook, tmp_path / "small.html").read_text()
+    assert "data:image/png;base64,iVBORw0KGgo=" in page
+    assert not re.search(r"<(script|link|img)[^>]*(src|href)=\"?(http|//)", page)
+    assert "<title>Small &lt;things&gt;</title>" in page
+
+
+@pytest.fixture
+def kit_notebooks(monkeypatch, write_notebook, tmp_path):
+    """The commands work on 01_small.ipynb instead of the kit's own notebooks, in an empty folder."""
+    path = write_notebook("seed, rate, noisy, thresholds")
+    monkeypatch.setattr(notebooks, "FOLDER", path.parent)
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def test_run_reads_parameters_as_the_notebook_wants_them(kit_notebooks, tmp_path, capsys):
+    assert (
+        main(["run", "01_small", "-o", "x.ipynb", "-p", "seed", "3", "-p", "rate", "1e-3", "-p", "noisy", "true"]) == 0
+    )
+    assert "(3, 0.001, True, [0.1, 0.5])" in text_of(nbformat.read(tmp_path / "x.ipynb", as_version=4))
+    assert main(["run", "01_small.ipynb", "-o", "y.ipynb", "-p", "seed", "many"]) == 2
+    assert main(["run", "02_small", "-o", "y.ipynb"]) == 2
+    told = capsys.readouterr().err
+    assert "seed must be int, as its default 7, not str 'many'" in told
+    assert "perhaps '01_small' is meant" in told
+
+
+def test_demo_ends_with_its_index_and_says_what_failed(kit_notebooks, write_notebook, tmp_path, capsys):
+    assert main(["demo", "--out", "demo"]) == 0
+    page = tmp_path / "demo" / "index.html"
+    assert str(page) in capsys.readouterr().out
+    assert '<a href="01_small.html">Small &lt;things&gt;</a>' in page.read_text()
+    assert "<em>run</em>?" in page.read_text()
+    assert "seed=7" in page.read_text()
+    assert (tmp_path / "demo" / "01_small.html").is_file()
+    write_notebook("1 / 0")
+    assert main(["demo", "--out", "demo"]) == 2
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_commit_puts_the_executed_and_cleaned_notebook_in_its_place(kit_notebooks, write_notebook, capsys):
+    assert main(["commit"]) == 0
+    committed = nbformat.read(kit_notebooks, as_version=4)
+    assert "(7, 0.5, False, [0.1, 0.5])" in text_of(committed)
+    assert clean(committed) == committed
+    assert len(committed.cells) == 3
+    before = write_notebook("1 / 0").read_bytes()
+    assert main(["commit"]) == 2
+    assert kit_notebooks.read_bytes() == before

@@ -1,0 +1,92 @@
+"""An experiment is a row of data, its run resumes, and its weights say how the scans were normalised."""
+
+import numpy as np
+import pytest
+from small_scans import make_scan, write_cohort
+
+from kit.experiments import (
+    EXPERIMENTS,
+    PROFILES,
+    Detector,
+    RunError,
+    run_experiment,
+    run_size,
+    sampled,
+    whole_scans_fcn,
+)
+from kit.models import NETWORKS, weights_metadata
+from kit.samplers import SCHEMES
+
+SMALL = {"epochs": 2, "patches_per_epoch": 64, "validation_patches": 32, "progress": False, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cohort")
+    table = write_cohort(folder, (1, 2, 3))
+    return table.assign(patient_id=["p", "q", "r"], session=1, split=["train", "train", "validation"])
+
+
+def test_every_experiment_names_a_network_and_a_scheme():
+    for name, experiment in EXPERIMENTS.items():
+        assert experiment.network in NETWORKS
+        assert experiment.scheme in SCHEMES
+        assert experiment.against in EXPERIMENTS or name == "A"
+
+
+def test_the_experiments_are_those_of_the_thesis():
+    assert set(EXPERIMENTS) == {*sampled().index, *whole_scans_fcn().index}
+
+
+def test_the_two_profiles_are_sizes_of_one_recipe():
+    assert set(PROFILES["quick"]) == set(PROFILES["full"]) == {"epochs", "patches", "validation_patches"}
+    assert run_size(EXPERIMENTS["D"], "full") == {"epochs": 20, "patches_per_epoch": None, "validation_patches": None}
+    assert run_size(EXPERIMENTS["D"], "quick", {"patches": 900})["patches_per_epoch"] == 300
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_trains_and_gives_a_detector(table, tmp_path, name):
+    size = {"patches": 48, "epochs": 1, "validation_patches": 8, "progress": False, "device": "cpu"}
+    network, statistics, history = run_experiment(name, table, tmp_path / "run", **size)
+    assert 20 <= history.patches_visited[0] <= 48
+    found = Detector(network, statistics)(make_scan(1)[0][:, 40:52, 40:52])
+    assert found.shape == (24, 12, 12)
+    assert 0 <= found.min() < found.max() <= 1
+
+
+@pytest.mark.parametrize("intensities", ["scan", "cohort"])
+def test_weights_are_kept_with_what_a_detector_needs(table, tmp_path, intensities):
+    network, statistics, history = run_experiment("A", table, tmp_path / "a", intensities=intensities, **SMALL)
+    told = weights_metadata(tmp_path / "a" / "weights.safetensors")
+    assert (told["network"], told["experiment"], told["patches_visited"]) == ("A", "A", "128")
+    loaded = Detector.load("A", tmp_path / "a" / "weights.safetensors")
+    assert loaded.statistics == statistics
+    assert (statistics is None) == (intensities == "scan")
+    for ours, theirs in zip(network.state_dict().values(), loaded.network.state_dict().values(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert len(history) == 2
+
+
+def test_weights_of_a_run_that_was_killed_are_normalised_as_they_were_trained(table, tmp_path, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    given = SMALL | {"intensities": "cohort", "epochs": 1}
+    *_, statistics, _ = run_experiment("A", table, tmp_path / "a", **given)
+    monkeypatch.setattr("kit.experiments.training.evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment("A", table, tmp_path / "a", **given | {"epochs": 2})
+    assert Detector.load("A", tmp_path / "a" / "weights.safetensors").statistics == statistics
+
+
+def test_a_run_goes_on_with_more_epochs_as_if_never_stopped(table, tmp_path):
+    run_experiment("A", table, tmp_path / "a", seed=5, **SMALL | {"epochs": 1})
+    *_, resumed = run_experiment("A", table, tmp_path / "a", seed=5, **SMALL)
+    *_, straight = run_experiment("A", table, tmp_path / "b", seed=5, **SMALL)
+    assert resumed.drop(columns="seconds").equals(straight.drop(columns="seconds"))
+
+
+def test_a_run_is_not_resumed_under_another_seed(table, tmp_path):
+    run_experiment("A", table, tmp_path / "a", seed=5, **SMALL | {"epochs": 1})
+    with pytest.raises(RunError, match="seed"):
+        run_experiment("A", table, tmp_path / "a", seed=6, **SMALL)

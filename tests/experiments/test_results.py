@@ -1,0 +1,111 @@
+"""Measured, recorded and published results stand in one table, with intervals by patients."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kit.experiments import (
+    EXPERIMENTS,
+    Record,
+    RunError,
+    at_threshold,
+    beside,
+    published_row,
+    read_record,
+    record_table,
+    sampled,
+    shown,
+    step,
+)
+from kit.metrics import compare
+
+
+def sweep_of(tp, fn, fp, threshold=(0.5, 0.9)):
+    """Sweep rows of scans of as many patients, the same at both thresholds but for a false positive less."""
+    rows = [
+        {"scan_id": f"s{k}", "patient_id": f"p{k}", "threshold": t, "min_volume_mm3": 0, "tp": a, "fn": b,
+         "fp": c - (t > 0.5), "dice": 0.5 + 0.1 * k, "dice_healthy": 0.99, "slices": 160}
+        for k, (a, b, c) in enumerate(zip(tp, fn, fp, strict=True))
+        for t in threshold
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def record(tmp_path):
+    """Two experiments on three patients, read back from files."""
+    sweeps = {"A": sweep_of([1, 0, 3], [1, 2, 0], [5, 6, 7]), "B": sweep_of([2, 1, 3], [0, 1, 0], [4, 5, 6])}
+    runs = [{"experiment": name, "labels": "clean", "patches_visited": 9000} for name in sweeps]
+    told = {
+        "runs": pd.DataFrame(runs),
+        "histories": pd.DataFrame([{"experiment": "A", "labels": "clean", "epoch": 1}]),
+        "sweeps": pd.concat(sweep.assign(experiment=name, labels="clean") for name, sweep in sweeps.items()),
+        "lesions": pd.DataFrame([{"experiment": "A", "labels": "clean", "found": True}]),
+        "borders": pd.DataFrame([{"experiment": "A", "labels": "clean", "distance_mm": 1}]),
+    }
+    for name, part in told.items():
+        part.to_csv(tmp_path / f"{name}.csv", index=False)
+    return read_record(tmp_path)
+
+
+def test_an_experiment_stands_beside_its_record_and_what_was_published(record):
+    table = beside("A", sweep_of([1], [0], [3]), 500, record)
+    assert table.index.tolist() == ["measured here", "on record", "published"]
+    assert table.patches_visited.tolist() == [500, 9000, 40e6]
+    assert table.recall.tolist() == pytest.approx([1, 4 / 7, 0.898])
+    assert table.precision.tolist() == pytest.approx([1 / 4, 4 / 22, 0.517])
+    assert table.lesions.tolist() == [1, 7, 122]
+    assert table.loc["on record", "dice"] == pytest.approx(0.6)
+    assert table.loc["on record", "recall_low"] < 4 / 7 < table.loc["on record", "recall_high"]
+
+
+def test_without_a_record_measured_and_published_stand_alone():
+    assert not read_record("")
+    table = beside("FCN", sweep_of([1], [0], [3]), 500, read_record(""))
+    assert table.index.tolist() == ["measured here", "published"]
+    assert table.loc["published", "precision"] == 0.0023
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_has_a_published_row(name):
+    row = published_row(name).iloc[0]
+    if name != "FCN":
+        assert row.recall == sampled().loc[name, "recall"]
+        assert row.patches_visited == (220e6 if name[0] in "GH" else 40e6)
+    assert row.lesions == 122
+
+
+def test_a_record_is_one_row_an_experiment(record):
+    table = record_table(record)
+    assert table.index.tolist() == ["A", "B"]
+    assert table.recall.tolist() == pytest.approx([4 / 7, 6 / 7])
+    assert record_table(record, threshold=0.9).precision.tolist() == pytest.approx([4 / 19, 6 / 18])
+
+
+def test_a_step_is_the_paired_comparison_of_two_experiments(record):
+    wanted = compare(*(at_threshold(record.of(name).sweeps) for name in "AB"))
+    found = step(record, "A", "B")
+    assert found.index.tolist() == ["recall", "precision", "dice", "dice_healthy"]
+    pd.testing.assert_frame_equal(found, wanted.loc[found.index])
+    assert found.loc["recall", "difference"] == pytest.approx(2 / 7)
+
+
+def test_shown_rates_have_their_intervals_and_what_is_unknown_a_dash(record):
+    text = shown(beside("A", sweep_of([0], [0], [0]), 500, record))
+    assert text.loc["measured here", "recall %"] == "–"
+    assert text.loc["published", "recall %"] == "89.8"
+    assert text.loc["on record", "recall %"].startswith("57.1 (")
+    assert text.loc["on record", "patches visited"] == "9,000"
+
+
+def test_a_record_that_lacks_a_table_is_refused_with_a_remedy(tmp_path):
+    with pytest.raises(RunError, match=r"runs\.csv is missing; make a record by"):
+        read_record(tmp_path)
+
+
+def test_a_part_of_a_record_holds_one_experiment_and_kind_of_labels(record):
+    part = record.of("B")
+    assert isinstance(part, Record)
+    assert set(part.sweeps.experiment) == {"B"}
+    assert not record.of("B", "faulty")
+    assert np.isfinite(part.sweeps.tp).all()
