@@ -12,7 +12,7 @@ from scipy.ndimage import binary_dilation, find_objects
 from tqdm.auto import tqdm
 
 from kit.experiments.runs import open_run
-from kit.scans import components, load_scan, save_map
+from kit.scans import components, load_row, save_map
 
 COLUMNS = ["scan_id", "component", "voxels", "fault", "voxels_after"]
 
@@ -74,7 +74,7 @@ def with_faults(table, folder, faults="faulty", *, seed=0, progress=True):
     if not ((folder / "faults.csv").exists() and all(path.exists() for path in paths.values())):
         told = []
         for row in tqdm(labelled.to_dict("records"), "faulty labels", disable=not progress):
-            scan = load_scan(row["image"], row["label"], lesion_codes=row.get("lesion_codes") or None)
+            scan = load_row(row)
             label, done = add_faults(scan.label, faults, np.random.default_rng([seed, *row["scan_id"].encode()]))
             save_map(label, scan, paths[row["scan_id"]])
             told.append(done.assign(scan_id=row["scan_id"]))

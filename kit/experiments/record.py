@@ -21,7 +21,7 @@ from kit.experiments.runs import environment
 from kit.metrics import border_profile, evaluate_cohort, partitions, pool_profiles
 from kit.models import Detector
 from kit.phantom import make_missing, plan_cohort
-from kit.scans import ScanError, load_map, read_manifest, scan_of, select
+from kit.scans import ScanError, load_map, load_row, read_manifest, select
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = ("runs", "histories", "sweeps", "lesions", "borders")
@@ -124,7 +124,7 @@ def _borders(test, folder):
     """The border profile over all test scans, from the maps that were written."""
     profiles = []
     for row in test.to_dict("records"):
-        scan = scan_of(row)
+        scan = load_row(row)
         mapped = load_map(folder / row["scan_id"] / "map.nii.gz", scan)
         profiles.append(border_profile(mapped, scan.label, spacing_mm=scan.spacing_mm))
     return pool_profiles(profiles).round(5)

@@ -25,7 +25,6 @@ from kit.metrics.scoring import (
     score_folder,
     score_rules,
     score_scan,
-    search_region,
     write_table,
 )
 from kit.metrics.sweeps import MOST_POINTS, operating_points, sweep_lesions

@@ -19,15 +19,14 @@ from kit.metrics.ruletable import rule_table
 from kit.metrics.sweeps import operating_points, sweep_lesions
 from kit.scans import (
     ScanError,
-    foreground,
     lesion_table,
     load_map,
-    load_mask,
-    load_scan,
+    load_row,
     read_grid,
     read_label,
     read_map,
     save_map,
+    search_region,
 )
 
 PARTITION_MARGIN_MM = 5.0
@@ -169,7 +168,7 @@ def score_folder(folder, table, *, threshold=0.5, low=0.2, rule="thesis", min_vo
         raise PredictionError(folder, problems)
     parts = {name: [] for name in TABLES}
     for row in tqdm(table.to_dict("records"), "scoring", disable=not progress):
-        scan = load_scan(row["image"], row["label"], lesion_codes=row.get("lesion_codes") or None)
+        scan = load_row(row)
         mask = search_region(scan, row)
         tables = score_scan(
             load_map(paths[row["scan_id"]], scan),
@@ -209,17 +208,12 @@ def score_rules(folder, table, *, threshold=0.5, min_volume_mm3=0, rules=RULES, 
     parts = []
     rows = [row for row in table.to_dict("records") if row["scan_id"] in paths]
     for row in tqdm(rows, "scoring", disable=not progress):
-        scan = load_scan(row["image"], row["label"], lesion_codes=row.get("lesion_codes") or None)
+        scan = load_row(row)
         scores = rule_table(
             load_map(paths[row["scan_id"]], scan), scan.label, threshold, spacing_mm=scan.spacing_mm, **options
         )
         parts.append(named(scores, row))
     return joined(parts) if parts else pd.DataFrame(columns=["scan_id", "patient_id", "rule", "tp", "fn", "fp"])
-
-
-def search_region(scan, row):
-    """Where lesions are looked for: the row's `mask` if it has one, otherwise the head without air."""
-    return load_mask(row["mask"], scan) if row.get("mask") else foreground(scan.image)
 
 
 def describe(mask, tables):
@@ -363,7 +357,7 @@ def _is_scored(place, asked):
 
 
 def _evaluate_scan(detector, row, place, asked, where, options):
-    scan = load_scan(row["image"], row["label"], lesion_codes=row.get("lesion_codes") or None)
+    scan = load_row(row)
     mask = where(scan, row)
     if (place / "scan.csv").exists() and (place / "map.nii.gz").exists():  # computed before, scored otherwise
         probability = load_map(place / "map.nii.gz", scan)

@@ -4,8 +4,11 @@ What comes out is `(slice, row, column)` (see `kit.scans.grid`), still at the fi
 """
 
 import gzip
+import os
+import uuid
 import warnings
 from collections.abc import Iterable
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -23,6 +26,39 @@ GEOMETRY = (
 
 class ScanError(ValueError):
     """A scan cannot be used as it is: the message names the file, what was found and what to do."""
+
+
+@contextmanager
+def replacing(path):
+    """Give a path to write to that takes the place of `path` at the end: the file is there whole, or as it was before.
+
+    The new file lies beside the old one, with the same ending; it is on the disk before it takes its place, and is
+    removed where writing fails.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with replacing(f"{folder}/told.txt") as part:
+    ...         _ = part.write_text("all of it")
+    ...     [path.name for path in Path(folder).iterdir()]
+    ['told.txt']
+    """
+    path = Path(path)
+    part = path.with_name(f".{uuid.uuid4().hex[:12]}-{path.name}")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_table(table, path):
+    """Write a table (pandas.DataFrame) as CSV, floats in full, whole or not at all."""
+    with replacing(path) as part:
+        table.to_csv(part, index=False, lineterminator="\n")
 
 
 def read_grid(path) -> Grid:

@@ -11,7 +11,7 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from kit.scans.lesions import components, measure
-from kit.scans.volume import foreground, load_scan
+from kit.scans.volume import foreground, load_row
 
 RIM_PERCENTILE = 90
 CORE_DEPTH = 0.6  # of the deepest voxel's depth: what lies deeper is the core, 0.4 of the radius in a sphere
@@ -55,14 +55,9 @@ def cohort_statistics(table, *, progress=True) -> CohortStatistics:
     rows = table.assign(follow_up=_follow_ups(table)).to_dict("records")
     for row in tqdm(rows, "measuring scans", disable=not progress):
         names = {name: row[name] for name in ("scan_id", "patient_id", "split", "follow_up")}
-        for parts, found in zip(tables, _measure_scan(scan_of(row)), strict=True):
+        for parts, found in zip(tables, _measure_scan(load_row(row)), strict=True):
             parts.append(found.assign(**names))
     return CohortStatistics(*map(_concatenated, tables))
-
-
-def scan_of(row):
-    """Load the scan, and its label where there is one, of a manifest row (a mapping)."""
-    return load_scan(row["image"], row["label"], lesion_codes=row.get("lesion_codes") or None)
 
 
 def relative(image, head=None):
@@ -190,7 +185,7 @@ def lesion_crops(table, lesions, *, half=24):
     rows = table.set_index("scan_id").to_dict("index")
     crops = {}
     for scan_id, group in lesions.groupby("scan_id"):
-        scan = scan_of(rows[scan_id])
+        scan = load_row(rows[scan_id])
         image, labels = relative(scan.image), components(scan.label)
         for lesion in group.itertuples():
             crops[lesion.Index] = (

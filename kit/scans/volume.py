@@ -4,8 +4,6 @@ Arrays are `(slice, row, column)`, slices from the neck upwards, rows from front
 right to left; `kit.scans.grid` has the geometry, `kit.scans.files` what is refused.
 """
 
-import os
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import cc3d
 import nibabel as nib
 import numpy as np
 
-from kit.scans.files import SPACING_MM, ScanError, read_image, read_label, read_map, read_mask
+from kit.scans.files import SPACING_MM, ScanError, read_image, read_label, read_map, read_mask, replacing
 from kit.scans.grid import Grid, frame, resample, resampled_frame, spacing, to_file_axes
 
 AIR = 0.15  # of the way from the minimum to bright tissue: under it lies air; Rician noise of 4 % reaches there
@@ -75,6 +73,17 @@ def load_scan(image_path, label_path=None, *, lesion_codes=None, spacing_mm=1.0)
     return Scan(image, label, steps, affine, grid)
 
 
+def load_row(row, *, spacing_mm=1.0) -> Scan:
+    """Load the scan, and its label where there is one, of a manifest's row (a mapping); otherwise as `load_scan`."""
+    codes = row.get("lesion_codes") or None
+    return load_scan(row["image"], row["label"] or None, lesion_codes=codes, spacing_mm=spacing_mm)
+
+
+def search_region(scan, row) -> np.ndarray:
+    """Where lesions are looked for, bool (slice, row, column): the row's `mask` if it has one, otherwise the head."""
+    return load_mask(row["mask"], scan) if row.get("mask") else foreground(scan.image)
+
+
 def load_mask(path, scan) -> np.ndarray:
     """Read a mask (any voxel that is not 0) onto a scan's `(slice, row, column)` grid, as bool; ScanError as above."""
     mask = read_mask(path, scan.grid)
@@ -120,13 +129,6 @@ def save_map(array, scan, path) -> None:
     shape, affine = frame(scan.grid)
     stored = to_file_axes(resample(array, scan.spacing_mm, shape, spacing(affine)), scan.grid)
     _write_whole(stored.astype(np.uint8) if array.dtype == bool else stored, scan.grid, path)
-
-
-def check_scan(image_path, label_path=None, *, lesion_codes=None) -> None:
-    """Raise the ScanError that `load_scan` would raise, and keep nothing."""
-    _, grid = read_image(image_path)
-    if label_path:
-        read_label(label_path, grid, lesion_codes=lesion_codes)
 
 
 def foreground(image) -> np.ndarray:
@@ -215,12 +217,8 @@ def _write_whole(array, grid, path):
         header.set_data_dtype(array.dtype)
         kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
         image = kind(array, None, header)  # no affine: the header's sform and qform are both written as they are
-    partial = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
-    try:
-        nib.save(image, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as part:
+        nib.save(image, part)
 
 
 def _large_pieces(mask):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit.scans import components, load_map, load_scan, resample, save_map, scan_of
+from kit.scans import components, load_map, load_row, resample, save_map
 
 VERDICTS = ("true error", "label fault", "unsure")
 WHICH = ["scan_id", "patient_id", "kind", "component", "slice", "row", "column"]
@@ -103,7 +103,7 @@ def saved_maps(table, folder):
     def load(scan_id):
         if scan_id not in rows:
             raise VerdictError(f"scan {scan_id!r} is not in the manifest table; there are {', '.join(rows)}")
-        scan = scan_of(rows[scan_id])
+        scan = load_row(rows[scan_id])
         return scan, load_map(Path(folder) / scan_id / "map.nii.gz", scan)
 
     return load
@@ -163,7 +163,7 @@ def apply_verdicts(table, verdicts, folder, load, *, low=0.2):
 def _revise(row, faults, load, low, path):
     """Write one scan's revised label; returns what was changed, a dict an error."""
     scan, probability = load(row["scan_id"])
-    own = load_scan(row["image"], row["label"] or None, lesion_codes=row.get("lesion_codes") or None, spacing_mm=None)
+    own = load_row(row, spacing_mm=None)
     label = np.zeros(own.image.shape, bool) if own.label is None else own.label.copy()
     numbered, changes = components(label), []
     for error in faults.to_dict("records"):

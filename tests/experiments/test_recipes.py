@@ -7,14 +7,13 @@ from small_scans import make_scan, write_cohort
 from kit.experiments import (
     EXPERIMENTS,
     PROFILES,
-    Detector,
     RunError,
     run_experiment,
     run_size,
     sampled,
     whole_scans_fcn,
 )
-from kit.models import NETWORKS, weights_metadata
+from kit.models import NETWORKS, Detector, weights_metadata
 from kit.samplers import SCHEMES
 
 SMALL = {"epochs": 2, "patches_per_epoch": 64, "validation_patches": 32, "progress": False, "device": "cpu"}

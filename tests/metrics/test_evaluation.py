@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from small_scans import make_scan, save, write_cohort
 
-from kit.metrics import detect, evaluate_cohort, partitions, search_region
+from kit.metrics import detect, evaluate_cohort, partitions
 from kit.models import Detector, build, save_weights
-from kit.scans import foreground, lesion_table, load_map, load_scan, normalise
+from kit.scans import foreground, lesion_table, load_map, load_scan, normalise, search_region
 
 
 class Bright:

@@ -12,9 +12,9 @@ from kit.scans import (
     crop,
     lesion_crops,
     lesion_table,
+    load_row,
     pool_slices,
     relative,
-    scan_of,
     spread,
     summarise_cohort,
 )
@@ -30,7 +30,7 @@ def table(tmp_path):
 
 def test_the_tables_hold_what_is_in_the_scans(table):
     found = cohort_statistics(table, progress=False)
-    scan = scan_of(table.loc[0])
+    scan = load_row(table.loc[0])
     known = lesion_table(scan.label, scan.spacing_mm)
     of_first = found.lesions[found.lesions.scan_id == "s1"]
     pd.testing.assert_frame_equal(of_first[known.columns].reset_index(drop=True), known)
@@ -108,7 +108,7 @@ def test_lesion_crops_come_in_the_order_asked_for_and_show_one_lesion_each(table
 
 
 def test_relative_intensity_does_not_depend_on_the_units_of_a_scan(table):
-    image = scan_of(table.loc[0]).image
+    image = load_row(table.loc[0]).image
     np.testing.assert_allclose(relative(3 * image - 700), relative(image), atol=1e-4)
 
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from kit.scans import (
     Grid,
     ScanError,
-    check_scan,
     foreground,
     frame,
     intensity_statistics,
@@ -356,7 +355,7 @@ def test_a_damaged_file_is_refused(name, message, write_image, tmp_path):
     path = write_image("whole.nii.gz", np.random.default_rng(0).random((12, 12, 12)))
     (tmp_path / name).write_bytes(damaged(name, path))
     with pytest.raises(ScanError, match=message):
-        check_scan(tmp_path / name)
+        load_scan(tmp_path / name)
 
 
 def test_missing_files_and_folders_are_refused(tmp_path):
@@ -382,7 +381,7 @@ def test_lesion_codes_say_which_values_are_lesion(codes, expected, write_image):
     label = np.zeros((3, 4, 5), "f4")
     label[0, 0, 0], label[1, 1, 1], label[2, 2, 2] = 1, 3, 4
     image, label = write_image("image.nii", VOXELS), write_image("label.nii", label)
-    check_scan(image, label, lesion_codes=codes)
+    load_scan(image, label, lesion_codes=codes)
     assert load_scan(image, label, lesion_codes=codes).label.sum() == expected
 
 
@@ -425,7 +424,7 @@ def test_a_label_on_another_grid_is_refused(write_image):
     smaller = write_image("smaller.nii", np.zeros((3, 4, 4)), lps_affine())
     for path in (shifted, smaller):
         with pytest.raises(ScanError, match=r"another grid than its image: 3 x 4 x . voxels of 1, 1, 1 mm from"):
-            check_scan(image, path)
+            load_scan(image, path)
         with pytest.raises(ScanError, match="another grid"):
             load_mask(path, load_scan(image))
 
@@ -521,7 +520,7 @@ def test_seven_real_files_of_one_head_load_to_one_array_and_take_their_maps_back
 )
 def test_awkward_real_files_are_refused_with_the_reason(name, message, shared_data):
     with pytest.raises(ScanError, match=message):
-        check_scan(shared_data / name)
+        load_scan(shared_data / name)
 
 
 @pytest.mark.parametrize(
@@ -544,10 +543,10 @@ def test_real_labels_are_read_by_code_and_refused_without_or_on_another_grid(sha
     scans = shared_data / "scans"
     glioma = scans / "glioma-0003"
     with pytest.raises(ScanError, match="label values 1, 2, 3, 4 besides 0"):
-        check_scan(glioma / "t1c.nii.gz", glioma / "label.nii.gz")
+        load_scan(glioma / "t1c.nii.gz", glioma / "label.nii.gz")
     assert load_scan(glioma / "t1c.nii.gz", glioma / "label.nii.gz", lesion_codes="4").label.sum() > 1000
     with pytest.raises(ScanError, match="another grid than its image: 334 x 352 x 60 voxels"):
-        check_scan(scans / "ms-12" / "study1_T1W.nii.gz", scans / "ms-12" / "gt.nii.gz")
+        load_scan(scans / "ms-12" / "study1_T1W.nii.gz", scans / "ms-12" / "gt.nii.gz")
     thick = load_scan(scans / "tumour-b1" / "t1c.nii.gz", scans / "tumour-b1" / "label.nii.gz")
     own = nib.load(scans / "tumour-b1" / "label.nii.gz")
     volume = (np.asarray(own.dataobj) > 0).sum() * np.prod(nib.affines.voxel_sizes(own.affine))
