@@ -23,10 +23,10 @@ from kit.experiments import (
     FAULTS,
     ROOT,
     NotebookError,
+    check_device,
     clean,
     find_notebook,
     gather,
-    index,
     known_parameters,
     minutes,
     numbered_notebooks,
@@ -36,13 +36,25 @@ from kit.experiments import (
     run_all,
     run_notebook,
     to_html,
+    write_index,
 )
 from kit.figures import write_report
-from kit.metrics import RULES, PredictionError, score_folder, write_table
+from kit.metrics import RULES, PredictionError, score_folder
 from kit.phantom import make_missing
-from kit.scans import read_manifest, select
+from kit.scans import read_manifest, select, write_table
 
 TRAINING_S, QUICK_S = 48 * 3600, 1800  # what a cell may take: at full scale, or at quick
+
+
+def main(arguments=None):
+    """Run a command; returns the exit code: 0, or 2 where something given cannot be used or a notebook failed."""
+    given = _parser().parse_args(arguments)
+    try:
+        given.command(given)
+    except (ValueError, OSError) as error:  # every error of the kit is a ValueError
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 def run(given):
@@ -54,22 +66,21 @@ def run(given):
 
 
 def demo(given):
-    """Run all notebooks and make HTML pages of them; a failed one is reported at the end."""
+    """Run all notebooks and make HTML pages of them; failures are reported at the end."""
     started, failures = time.perf_counter(), []
     for notebook, error in _reported(run_all(given.out, jobs=given.jobs, timeout_s=given.timeout)):
         output = Path(given.out, notebook.name)
         if output.exists():
             to_html(nbformat.read(output, as_version=4), output.with_suffix(".html"))
         failures += [error] if error else []
-    print(f"{index(given.out).resolve()}\n{minutes(time.perf_counter() - started)} in all")
-    if failures:
-        raise NotebookError("\n".join(failures))
+    print(f"{write_index(given.out).resolve()}\n{minutes(time.perf_counter() - started)} in all")
+    _refuse(failures)
 
 
 def commit(given):
     """Run all notebooks at their defaults and put the executed, cleaned copies in their places."""
     for notebook in numbered_notebooks():
-        run_dir = notebook.parent / known_parameters(notebook)["run_dir"][1]
+        run_dir = notebook.parent / known_parameters(notebook)["run_dir"].default
         if run_dir.exists():
             print(f"{notebook.stem} reads what is in {run_dir.resolve()}; delete that to have it made anew")
     folder, failures = ROOT / "runs" / "commit", []
@@ -78,8 +89,7 @@ def commit(given):
             failures.append(error)
         else:
             nbformat.write(clean(nbformat.read(folder / notebook.name, as_version=4)), notebook)
-    if failures:
-        raise NotebookError("\n".join(failures))
+    _refuse(failures)
 
 
 def phantom(given):
@@ -87,18 +97,17 @@ def phantom(given):
     make_missing(read_manifest(given.manifest, check_files=False))
 
 
-def make_record(given):
-    """Run experiments at a larger size than a notebook's, one after the other; stopped, it goes on where it was."""
-    size = dict(vars(given))
-    names, runs, out, threads = (size.pop(name) for name in ("experiments", "runs", "out", "threads"))
-    patients, cohort_seed = size.pop("patients"), size.pop("cohort_seed")
-    size.pop("command")
-    if threads:
-        torch.set_num_threads(threads)
-    table = record_cohort(Path(runs) / "cohort", patients, cohort_seed)
-    for name in names:
-        print(record_experiment(name, table, runs, **size).to_string(), flush=True)
-        gather(runs, out)
+def record(given):
+    """Run experiments at a larger size than a notebook's, one after the other; a stopped one goes on where it was."""
+    check_device(given.device)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    options = {name: getattr(given, name) for name in ("labels", "device", "dtype", "seed")}
+    size = {name: getattr(given, name) for name in ("patches", "epochs", "validation_patches")}
+    table = record_cohort(given.runs / "cohort", given.patients, given.cohort_seed)
+    for name in given.experiments:
+        print(record_experiment(name, table, given.runs, **options, **size).to_string(), flush=True)
+        gather(given.runs, given.out)
 
 
 def score(given):
@@ -108,9 +117,9 @@ def score(given):
         raise PredictionError(out, ["has files already; name another folder by -o, or delete it"])
     table = read_manifest(given.manifest, data_root=given.data_root)
     table = table[table.label != ""] if given.split == "all" else select(table, given.split)
-    asked = {"threshold": given.threshold, "low": given.low, "rule": given.rule, "min_volume_mm3": given.min_volume}
-    tables = score_folder(given.predictions, table, **asked, progress=sys.stderr.isatty())
-    about = {"predictions": given.predictions.name, "manifest": given.manifest.name, **asked}
+    settings = {"threshold": given.threshold, "low": given.low, "rule": given.rule, "min_volume_mm3": given.min_volume}
+    tables = score_folder(given.predictions, table, **settings, progress=sys.stderr.isatty())
+    about = {"predictions": given.predictions.name, "manifest": given.manifest.name, **settings}
     _write_scores(tables, out, about)
     print(out / "report.html")
 
@@ -120,6 +129,11 @@ def _reported(runs):
     for notebook, seconds, error in runs:
         print(f"{notebook.stem} {'failed after' if error else 'done in'} {minutes(seconds)}", flush=True)
         yield notebook, error
+
+
+def _refuse(failures):
+    if failures:
+        raise NotebookError("\n".join(failures))
 
 
 def _write_scores(tables, out, about):
@@ -137,83 +151,92 @@ def _write_scores(tables, out, about):
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _share(text):
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return value
-
-
 def _parser():
-    parser = argparse.ArgumentParser(prog="python -m kit", description="The commands of the kit.")
+    about = "`python -m kit COMMAND --help` describes each command."
+    parser = argparse.ArgumentParser(prog="python -m kit", description=about)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name, function, **options):
-        told = function.__doc__
-        one = commands.add_parser(name, help=told, description=told, **options)
+    for name, (function, add_options, epilog) in COMMANDS.items():
+        one = commands.add_parser(name, help=function.__doc__, description=function.__doc__, epilog=epilog)
         one.set_defaults(command=function)
-        return one
-
-    one = add("run", run)
-    one.add_argument("notebook", help="a path, or the name of one in notebooks/")
-    one.add_argument("-o", "--output", required=True, help="where the executed notebook goes")
-    one.add_argument("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    one.add_argument("--timeout", type=int, default=TRAINING_S, help="seconds a cell may take (%(default)s)")
-
-    for name, function in (("demo", demo), ("commit", commit)):
-        one = add(name, function)
-        one.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), help="at a time (%(default)s)")
-        one.add_argument("--timeout", type=int, default=QUICK_S, help="seconds a cell may take (%(default)s)")
-        if name == "demo":
-            one.add_argument("--out", default="runs/demo", help="folder of the pages (%(default)s)")
-
-    one = add("phantom", phantom)
-    one.add_argument("manifest", type=Path, help="such as data_manifest.csv")
-
-    _add_record(add("record", make_record))
-    _add_score(add("score", score, epilog="Maps are named <scan_id>.nii.gz, on their scan's grid; masks hold 0 and 1."))
+        add_options(one.add_argument)
     return parser
 
 
-def _add_record(one):
-    one.add_argument("--experiments", nargs="+", default=list(EXPERIMENTS), choices=EXPERIMENTS, metavar="NAME")
-    one.add_argument("--labels", default="clean", choices=FAULTS, help="faults of training labels (%(default)s)")
-    one.add_argument("--patients", type=int, default=96, help="of the cohort, 7 in 12 for training (%(default)s)")
-    one.add_argument("--cohort-seed", type=int, default=2016, help="the built-in cohort has 2015 (%(default)s)")
-    one.add_argument("--patches", type=int, default=96_000, help="to visit in all, each network (%(default)s)")
-    one.add_argument("--epochs", type=int, default=12)
-    one.add_argument("--validation-patches", type=int, default=4000)
-    one.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    one.add_argument("--device", default="auto")
-    one.add_argument("--threads", type=int, default=0, help="of the CPU; 0: torch's choice")
-    one.add_argument("--seed", type=int, default=2015)
-    one.add_argument("--runs", default=ROOT / "runs" / "record", help="working folder")
-    one.add_argument("--out", default=ROOT / "results" / "record", help="where the tables go")
+def _run_options(add):
+    add("notebook", help="a path, or the name of one in notebooks/")
+    add("-o", "--output", required=True, help="where the executed notebook goes")
+    value = "one of its parameters, as often as needed; lists as 0.1,0.5; relative paths start from the notebook"
+    add("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=value)
+    add("--timeout", type=_count, default=TRAINING_S, help="seconds a cell may take (%(default)s)")
 
 
-def _add_score(one):
-    one.add_argument("predictions", type=Path, help="folder with one map a scan")
-    one.add_argument("manifest", type=Path, help="table of the scans and their labels")
-    one.add_argument("-o", "--output", type=Path, help="new folder for tables and report.html (runs/scores/NAME)")
-    splits = "train, validation or test: first sessions; all: every label (%(default)s)"
-    one.add_argument("--split", default="test", help=splits)
-    one.add_argument("--rule", default="thesis", choices=list(RULES), help="how findings are matched (%(default)s)")
-    one.add_argument("--threshold", type=_share, default=0.5, help="upper threshold of hysteresis (%(default)s)")
-    one.add_argument("--low", type=_share, default=0.2, help="lower threshold of hysteresis (%(default)s)")
-    one.add_argument("--min-volume", type=float, default=0.0, help="mm3 that a finding needs at least (%(default)s)")
-    one.add_argument("--data-root", type=Path, help="folder that the manifest's paths start from")
+def _commit_options(add):
+    add("--jobs", type=_count, default=min(4, os.cpu_count() or 1), help="notebooks at a time (%(default)s)")
+    add("--timeout", type=_count, default=QUICK_S, help="seconds a cell may take (%(default)s)")
 
 
-def main(arguments=None):
-    """Run a command; returns the exit code: 0, or 2 where something given cannot be used or a notebook failed."""
-    given = _parser().parse_args(arguments)
+def _demo_options(add):
+    _commit_options(add)
+    add("--out", default="runs/demo", help="folder of the pages (%(default)s)")
+
+
+def _phantom_options(add):
+    add("manifest", type=Path, help="such as data_manifest.csv")
+
+
+def _record_options(add):
+    add("--experiments", nargs="+", default=list(EXPERIMENTS), choices=EXPERIMENTS, metavar="NAME",
+        help=f"of {', '.join(EXPERIMENTS)} (all)")  # fmt: skip
+    add("--labels", default="clean", choices=FAULTS, help="faults of the training labels (%(default)s)")
+    add("--patients", type=_count, default=96, help="of the cohort, 7 in 12 for training (%(default)s)")
+    add("--cohort-seed", type=int, default=2016, help="the built-in cohort has 2015 (%(default)s)")
+    add("--patches", type=_count, default=96_000, help="that each network visits in all (%(default)s)")
+    add("--epochs", type=_count, default=12, help="over which they are spread (%(default)s)")
+    add("--validation-patches", type=_count, default=4000, help="classified after each epoch (%(default)s)")
+    add("--dtype", default="float32", choices=["float32", "bfloat16"], help="of training (%(default)s)")
+    add("--device", default="auto", help="auto, cpu or cuda; auto takes a GPU where there is one (%(default)s)")
+    add("--threads", type=_count, help="of the CPU (torch's choice)")
+    add("--seed", type=int, default=2015, help="of weights, draws and faults (%(default)s)")
+    add("--runs", type=Path, default=ROOT / "runs" / "record", help="working folder (runs/record of the repository)")
+    add("--out", type=Path, default=ROOT / "results" / "record", help="of the tables (results/record, there too)")
+
+
+def _score_options(add):
+    add("predictions", type=Path, help="folder with one map a scan")
+    add("manifest", type=Path, help="table of the scans and their labels")
+    add("-o", "--output", type=Path, help="new folder for tables and report.html (runs/scores/NAME)")
+    add("--split", default="test", help="train, validation or test: first sessions; all: every label (%(default)s)")
+    add("--rule", default="thesis", choices=list(RULES), help="how findings are matched (%(default)s)")
+    add("--threshold", type=_share, default=0.5, help="upper threshold of hysteresis (%(default)s)")
+    add("--low", type=_share, default=0.2, help="lower threshold of hysteresis (%(default)s)")
+    add("--min-volume", type=float, default=0.0, help="mm3 that a finding needs at least (%(default)s)")
+    add("--data-root", type=Path, help="folder that the manifest's paths start from (the manifest's own)")
+
+
+def _count(text):
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
+
+
+def _share(text):
     try:
-        given.command(given)
-    except (ValueError, OSError) as error:  # every error of the kit is a ValueError
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number above 0 and at most 1")
+    return value
 
+
+COMMANDS = {
+    "run": (run, _run_options, "Example: python -m kit run 05_network_d -o runs/d/05.ipynb -p seed 1 -p profile full"),
+    "demo": (demo, _demo_options, None),
+    "commit": (commit, _commit_options, None),
+    "phantom": (phantom, _phantom_options, None),
+    "record": (record, _record_options, "The tables of all finished runs are gathered after each experiment."),
+    "score": (score, _score_options, "Maps are named <scan_id>.nii.gz, on their scan's grid; masks hold 0 and 1."),
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,12 +10,12 @@ import pandas as pd
 import papermill
 import pytest
 
-from kit.experiments import FOLDER, NotebookError, clean, heading, run_notebook
+from kit.experiments import NOTEBOOK_FOLDER, NotebookError, clean, heading, run_notebook
 from kit.metrics import MIN_VOLUMES_MM3, THRESHOLDS
 
-NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+NOTEBOOKS = sorted(path.stem for path in NOTEBOOK_FOLDER.glob("*.ipynb"))
 COMMON = ["manifest", "profile", "device", "seed", "run_dir"]
-RUNS = FOLDER.parent / "runs" / "test"  # in the project, so that a failed notebook can be looked at
+RUNS = NOTEBOOK_FOLDER.parent / "runs" / "test"  # in the project, so that a failed notebook can be looked at
 CELL_LINES, DEF_LINES = 12, 5
 CELL_S = 900
 
@@ -49,14 +49,14 @@ def _run(name):
     output, run_dir, error = RUNS / f"{name}.ipynb", RUNS / name, None
     shutil.rmtree(run_dir, ignore_errors=True)  # a run that is there would be read back instead of made
     try:
-        run_notebook(FOLDER / f"{name}.ipynb", output, {"run_dir": str(run_dir)}, timeout_s=CELL_S)
+        run_notebook(NOTEBOOK_FOLDER / f"{name}.ipynb", output, {"run_dir": str(run_dir)}, timeout_s=CELL_S)
     except NotebookError as failed:
         error = failed
     return Executed(nbformat.read(output, as_version=4), run_dir, error)
 
 
 def committed(name):
-    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    return nbformat.read(NOTEBOOK_FOLDER / f"{name}.ipynb", as_version=4)
 
 
 def outputs_of(notebook):
@@ -88,7 +88,7 @@ def test_a_notebook_opens_with_a_title_and_a_question(name):
 def test_a_notebook_has_the_common_parameters_first_and_papermill_sees_all(name):
     written = [node.target.id for node in ast.parse(parameters_cell(committed(name)).source).body]  # all annotated
     assert written[: len(COMMON)] == COMMON
-    assert list(papermill.inspect_notebook(FOLDER / f"{name}.ipynb")) == written
+    assert list(papermill.inspect_notebook(NOTEBOOK_FOLDER / f"{name}.ipynb")) == written
 
 
 @each_notebook
@@ -106,7 +106,7 @@ def test_a_notebook_is_committed_executed_and_cleaned(name):
     notebook = committed(name)
     assert notebook.metadata.kernelspec.name == "python3"
     assert_shows_figures_and_no_trouble(notebook)
-    path = FOLDER / f"{name}.ipynb"
+    path = NOTEBOOK_FOLDER / f"{name}.ipynb"
     assert path.read_text(encoding="utf-8").strip() == nbformat.writes(clean(notebook)).strip(), "make notebooks"
 
 
@@ -170,7 +170,7 @@ def test_the_dense_form_is_exact_and_an_order_faster(execute):
 def test_the_final_evaluation_repeats_what_is_on_record(execute):
     columns = ["scan_id", "threshold", "min_volume_mm3", "tp", "fn", "fp"]
     here = pd.read_csv(execute("11_final_evaluation").run_dir / "sweep.csv")[columns]
-    record = pd.read_csv(FOLDER.parent / "results" / "D" / "sweep.csv")[columns]
+    record = pd.read_csv(NOTEBOOK_FOLDER.parent / "results" / "D" / "sweep.csv")[columns]
     both = here.merge(record, on=columns[:3], suffixes=("", "_record"))
     assert len(both) == len(here) == 2 * len(THRESHOLDS) * len(MIN_VOLUMES_MM3)
     assert (both.tp + both.fn == both.tp_record + both.fn_record).all()

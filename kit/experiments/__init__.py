@@ -1,34 +1,45 @@
-"""The thesis' experiments: recipes, training, runs, records, and notebooks as programs."""
+"""The thesis' experiments and yours: recipes, training, runs, records, results, and notebooks as programs."""
 
 from kit.experiments.faults import FAULTS, LabelFaults, add_faults, with_faults
 from kit.experiments.notebooks import (
-    FOLDER,
+    NOTEBOOK_FOLDER,
+    WIDGET,
     NotebookError,
+    Parameter,
+    clean,
     find_notebook,
+    heading,
     known_parameters,
+    minutes,
     numbered_notebooks,
     parameters_from_text,
     run_all,
     run_notebook,
+    to_html,
+    write_index,
 )
-from kit.experiments.pages import WIDGET, clean, heading, index, minutes, to_html
-from kit.experiments.published import COHORT, MINUTES_PER_SCAN, SCANS_PER_PATIENT, sampled, whole_scans, whole_scans_fcn
-from kit.experiments.recipes import EXPERIMENTS, PROFILES, run_experiment, run_size
+from kit.experiments.recipes import EXPERIMENTS, PROFILES, Experiment, check_common, run_experiment, run_size
 from kit.experiments.record import ROOT, gather, record_cohort, record_experiment
 from kit.experiments.replay import Replayed
 from kit.experiments.results import (
+    COHORT,
+    MINUTES_PER_SCAN,
+    SCANS_PER_PATIENT,
     SCORES,
     Record,
-    at_threshold,
-    beside,
+    comparison_table,
+    format_scores,
+    format_whole_scans,
+    published_changes,
     published_row,
+    published_sampled,
     published_whole_scans,
     read_record,
     record_table,
-    score,
-    shown,
-    step,
+    score_changes,
+    score_row,
+    sweep_at,
     whole_scan_table,
 )
-from kit.experiments.runs import Run, RunError, environment, open_run
+from kit.experiments.runs import Run, RunError, check_device, environment, open_run
 from kit.experiments.training import evaluate, train

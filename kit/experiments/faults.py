@@ -1,6 +1,6 @@
-"""Faults put into clean labels: those that the thesis names in its truth and could not do without (ch. 1, 5, 7).
+"""Faults put into clean labels: those that the thesis names in its own labels (chapters 1, 5 and 7).
 
-A fault is known here, so that what it does to training can be measured against the clean label.
+Here every fault is known, so that its effect on training can be measured against the clean label.
 """
 
 from dataclasses import asdict, dataclass
@@ -11,15 +11,15 @@ import pandas as pd
 from scipy.ndimage import binary_dilation, find_objects
 from tqdm.auto import tqdm
 
-from kit.experiments.runs import open_run
-from kit.scans import components, load_row, save_map
+from kit.experiments.runs import check_choices, open_run
+from kit.scans import components, load_row, save_map, write_table
 
 COLUMNS = ["scan_id", "component", "voxels", "fault", "voxels_after"]
 
 
 @dataclass(frozen=True)
 class LabelFaults:
-    """How often a fault strikes: probabilities, of a lesion, or for `shifted` of a scan.
+    """How often each fault strikes: its probability in a lesion, or for `shifted` in a scan.
 
     `over_segmented`: the lesion grows by a voxel over its faces. `shifted`: the whole label moves by a voxel along one
     axis. `missing_slice`: one of the lesion's inner axial slices is empty. `missing`: the lesion is not labelled.
@@ -49,8 +49,8 @@ def with_faults(table, folder, faults="faulty", *, seed=0, progress=True):
     table : pandas.DataFrame
         Rows of `kit.scans.read_manifest`; rows without a label stay as they are. The originals are not touched.
     folder : path
-        Where the copies go, with `faults.csv`, which tells lesion by lesion what was done. Copies that are there with
-        their table are taken up again.
+        Where the copies go, with `faults.csv`, a row for each lesion with what was done to it. Copies that are there
+        already with their table are not made again.
     faults : str or LabelFaults
         A name in `FAULTS`, or rates of your own.
     seed : int
@@ -65,22 +65,25 @@ def with_faults(table, folder, faults="faulty", *, seed=0, progress=True):
     Raises
     ------
     kit.experiments.RunError
-        If the folder holds copies made by other rates or another seed, or of other scans.
+        For an unknown name, or if the folder holds copies made by other rates or another seed, or of other scans.
     """
-    faults, folder = FAULTS[faults] if isinstance(faults, str) else faults, Path(folder)
+    if isinstance(faults, str):
+        check_choices(faults=(faults, FAULTS))
+        faults = FAULTS[faults]
+    folder = Path(folder)
     open_run(folder, {"faults": asdict(faults), "seed": seed, "scans": sorted(table.scan_id)})
     labelled = table[table.label != ""]
     paths = {name: folder / f"{name}_label.nii.gz" for name in labelled.scan_id}
     if not ((folder / "faults.csv").exists() and all(path.exists() for path in paths.values())):
-        told = []
+        made = []
         for row in tqdm(labelled.to_dict("records"), "faulty labels", disable=not progress):
             scan = load_row(row)
             label, done = add_faults(scan.label, faults, np.random.default_rng([seed, *row["scan_id"].encode()]))
             save_map(label, scan, paths[row["scan_id"]])
-            told.append(done.assign(scan_id=row["scan_id"]))
-        pd.concat(told)[COLUMNS].to_csv(folder / "faults.csv", index=False)
-    told = {"label": [str(paths.get(name, "")) for name in table.scan_id], "lesion_codes": ""}
-    return table.assign(**told).astype({"label": object})
+            made.append(done.assign(scan_id=row["scan_id"]))
+        write_table(pd.concat(made)[COLUMNS], folder / "faults.csv")
+    labels = [str(paths.get(name, "")) for name in table.scan_id]
+    return table.assign(label=labels, lesion_codes="").astype({"label": object})
 
 
 def add_faults(label, faults, rng):
@@ -113,22 +116,22 @@ def add_faults(label, faults, rng):
     for number, (box, (grown, gap, missing)) in enumerate(zip(find_objects(names), chance, strict=True), start=1):
         box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
         lesion = names[box] == number
-        voxels, told = int(lesion.sum()), []
+        voxels, done = int(lesion.sum()), []
         if missing:
-            lesion, told = np.zeros_like(lesion), ["missing"]
+            lesion, done = np.zeros_like(lesion), ["missing"]
         elif grown:
-            lesion, told = binary_dilation(lesion), ["over-segmented"]
+            lesion, done = binary_dilation(lesion), ["over-segmented"]
         heights = np.flatnonzero(lesion.any((1, 2)))
         if gap and len(heights) >= 3:
             lesion[rng.choice(heights[1:-1])] = False
-            told.append("missing slice")
+            done.append("missing slice")
         faulty[box] |= lesion
-        rows.append((number, voxels, told, int(lesion.sum())))
+        rows.append((number, voxels, done, int(lesion.sum())))
     if rng.random() < faults.shifted:
         faulty = _shifted(faulty, axis=rng.integers(3), step=rng.choice((-1, 1)))
         for row in rows:
             row[2].append("shifted")
-    rows = [(number, voxels, "+".join(told) or "none", after) for number, voxels, told, after in rows]
+    rows = [(number, voxels, "+".join(done) or "none", after) for number, voxels, done, after in rows]
     return faulty, pd.DataFrame(rows, columns=COLUMNS[1:])
 
 

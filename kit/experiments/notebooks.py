@@ -1,30 +1,75 @@
-"""Notebooks as programs: one run with checked parameters, or all of them.
+"""Notebooks as programs and as pages: run with checked parameters, one or all of them; cleaned for git; shown as HTML.
 
 A notebook's parameters are the flat literals of its cell tagged `parameters`; relative paths among them start from the
-notebook's folder, in which it runs.
+notebook's folder, in which it runs. The comment after a parameter may name its choices, separated by ` | `, each with
+an explanation after a colon or in brackets; the default is one of them. `*` at a choice's end stands for anything.
+
+    profile: str = "quick"  # quick | full: minutes on a CPU, or every lesion voxel
+    scheme: str = "ratio"  # ratio (G) | border-pairs (G-Pairs)
+    device: str = "auto"  # auto | cpu | cuda*: a GPU, such as cuda:1
+    mask: str = ""  # a path; empty: none        <- no choices: anything of its type
 """
 
+import copy
+import html
 import os
+import re
 import sys
 import time
 from ast import literal_eval
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from fnmatch import fnmatchcase
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
+import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbconvert import HTMLExporter
+from nbconvert.filters import markdown2html
+from nbstripout import strip_output
 from papermill.exceptions import PapermillExecutionError
 
-from kit.scans import nearest
+from kit.scans import nearest, replacing
 
-FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+NOTEBOOK_FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 CELL_S = 48 * 3600  # what a cell may take: one at full scale trains for a day on the thesis' hardware
 KINDS = {"bool": bool, "int": int, "float": (float, int), "str": str, "list": list}
+CHOICE = re.compile(r"[\w.+-]+( [\w.+-]+)*\*?$")
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+VOLATILE = (
+    *("metadata.papermill", "metadata.widgets", "metadata.language_info.version"),
+    *("cell.metadata.papermill", "cell.metadata.execution", "cell.metadata.collapsed", "cell.metadata.scrolled"),
+)
+BAR = re.compile(r"\d%\||\d\w+ \[\d\d:\d\d")  # a progress bar as tqdm writes it to stderr: "7%|", or "12it [00:03"
+NO_SCRIPT = "data:text/javascript,"  # in place of scripts from the network
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>Brain metastasis kit: executed notebooks</title>
+<style>body {{ font: 16px/1.4 sans-serif; margin: 2em auto; max-width: 72em; }} table {{ border-collapse: collapse; }}
+td, th {{ border-top: 1px solid #bbb; padding: .5em 1em .5em 0; text-align: left; vertical-align: top; }}
+td p {{ margin: 0; }} code {{ font-size: 13px; }}</style></head>
+<body><h1>Executed notebooks</h1>
+<table><tr><th>notebook</th><th>question</th><th>time</th><th>parameters</th></tr>
+{rows}
+</table></body></html>
+"""
 
 
 class NotebookError(ValueError):
     """A notebook that cannot be run as asked, or that failed; the message names it and the remedy."""
+
+
+class Parameter(NamedTuple):
+    """What a notebook says of one of its parameters.
+
+    `kind` is its type as annotated, such as "float" or "list[float]"; `choices` are empty where anything goes.
+    """
+
+    kind: str
+    default: object
+    choices: tuple[str, ...] = ()
 
 
 def run_notebook(notebook, output, parameters=None, *, timeout_s=CELL_S, progress=False):
@@ -49,8 +94,8 @@ def run_notebook(notebook, output, parameters=None, *, timeout_s=CELL_S, progres
     Raises
     ------
     NotebookError
-        Before anything runs, for unknown names (with the nearest known one) and wrong types, all at once; afterwards,
-        for a cell that fails.
+        Before anything runs, for unknown names, wrong types and values that are not among the choices, all at once and
+        with the nearest known word; afterwards, for a cell that fails.
     """
     notebook, output = Path(notebook).resolve(), Path(output).resolve()
     parameters = _checked(parameters or {}, known_parameters(notebook), notebook.name)
@@ -63,10 +108,10 @@ def run_notebook(notebook, output, parameters=None, *, timeout_s=CELL_S, progres
     try:
         return papermill.execute_notebook(notebook, output, parameters, **options)
     except PapermillExecutionError as error:
-        told = f"{error.ename}: {error.evalue}"
+        reason = f"{error.ename}: {error.evalue}"
     except (CellTimeoutError, DeadKernelError) as error:
-        told = str(error).strip()
-    raise NotebookError(f"{notebook.name} failed: {told}\n{output} has what it did before, and where it failed.")
+        reason = str(error).strip()
+    raise NotebookError(f"{notebook.name} failed: {reason}\n{output} has what it did before, and where it failed.")
 
 
 def known_parameters(notebook):
@@ -75,34 +120,35 @@ def known_parameters(notebook):
     Returns
     -------
     dict
-        Name to (kind, default), the kind as annotated, such as "float" or "list[float]".
+        Name to `Parameter` (kind, default, choices).
+
+    Raises
+    ------
+    NotebookError
+        Where there is no such notebook, or its parameters are no literals.
     """
     if not Path(notebook).is_file():
-        there = [path.stem for path in FOLDER.glob("*.ipynb")]
+        there = [path.stem for path in NOTEBOOK_FOLDER.glob("*.ipynb")]
         raise NotebookError(f"{notebook}: no such notebook{nearest(Path(notebook).stem, there)}")
-    told = papermill.inspect_notebook(notebook)
     try:
-        defaults = {name: literal_eval(about["default"]) for name, about in told.items()}
+        return {name: _parameter(about) for name, about in papermill.inspect_notebook(notebook).items()}
     except (ValueError, SyntaxError) as error:
         raise NotebookError(f"{notebook}: its parameters must be literals; derive values in a later cell") from error
-    kinds = {name: about["inferred_type_name"] for name, about in told.items()}
-    kinds |= {name: type(defaults[name]).__name__ for name, kind in kinds.items() if kind == "None"}
-    return {name: (kinds[name], defaults[name]) for name in told}
 
 
 def find_notebook(name):
     """The path behind a path, or behind the name of a notebook in `notebooks/`, with or without its ending."""
     path = Path(name).with_suffix(".ipynb")
-    return path if path.is_file() else FOLDER / path.name
+    return path if path.is_file() else NOTEBOOK_FOLDER / path.name
 
 
 def parameters_from_text(notebook, pairs):
-    """Parameters as a command line gives them, (name, text) pairs, brought to the types that a notebook asks for.
+    """Parameters as a command line gives them, (name, text) pairs, converted to the types of a notebook's parameters.
 
-    What cannot be brought to its type stays text, which `run_notebook` refuses.
+    A list is written `0.1,0.5` or `[0.1, 0.5]`. What cannot be converted stays text, which `run_notebook` refuses.
     """
     known = known_parameters(notebook)
-    return {name: _from_text(text, known.get(name, ("str",))[0]) for name, text in pairs}
+    return {name: _from_text(text, known[name].kind if name in known else "str") for name, text in pairs}
 
 
 def run_all(folder, *, jobs=1, timeout_s=CELL_S):
@@ -136,25 +182,102 @@ def run_all(folder, *, jobs=1, timeout_s=CELL_S):
 
 def numbered_notebooks():
     """The paths of the project's notebooks in reading order; NotebookError where there are none."""
-    found = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+    found = sorted(NOTEBOOK_FOLDER.glob("[0-9][0-9]_*.ipynb"))
     if not found:
-        raise NotebookError(f"{FOLDER}: no notebooks here; install the kit from its repository with `pip install -e .`")
+        raise NotebookError(
+            f"{NOTEBOOK_FOLDER}: no notebooks here; install the kit from its repository with `pip install -e .`"
+        )
     return found
+
+
+def clean(notebook):
+    """A copy of an executed notebook without what differs between two runs: times and progress bars.
+
+    Figures, tables and text stay, and so does what else was written to stderr: it is better read than hidden. Counts
+    stay because nbval takes a cell without one for a cell that was not run.
+
+    >>> bar = nbformat.v4.new_output("stream", name="stderr", text="training:  7%|7  | 1/14 [00:01<00:13]")
+    >>> cell = nbformat.v4.new_code_cell("train()", outputs=[bar])
+    >>> clean(nbformat.v4.new_notebook(cells=[cell])).cells[0].outputs
+    []
+    """
+    notebook = copy.deepcopy(notebook)
+    strip_output(notebook, keep_output=True, keep_count=True, keep_id=True, extra_keys=list(VOLATILE))
+    for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = [output for output in map(_without_bars, cell.outputs) if output]
+    return notebook
+
+
+def to_html(notebook, path):
+    """Write an executed notebook (nbformat.NotebookNode) as one page, figures embedded, that loads nothing else.
+
+    Formulas in TeX stay TeX, as the program that sets them would come from the network.
+    """
+    exporter = HTMLExporter(embed_images=True, require_js_url=NO_SCRIPT, mathjax_url=NO_SCRIPT)
+    page, _ = exporter.from_notebook_node(clean(notebook), {"metadata": {"name": heading(notebook)[0]}})
+    return _write_page(path, page)
+
+
+def heading(notebook):
+    """Title and question: the first line of the first cell that has a title, and the paragraph after it.
+
+    >>> cell = nbformat.v4.new_markdown_cell("# Depth\\n\\nDoes it help?\\n\\nAbout a minute.")
+    >>> heading(nbformat.v4.new_notebook(cells=[cell]))
+    ('Depth', 'Does it help?')
+    """
+    first = next((cell.source for cell in notebook.cells if cell.source.startswith("# ")), "")
+    title, _, rest = first.strip().partition("\n")
+    return title.lstrip("# "), rest.strip().split("\n\n")[0]
+
+
+def write_index(folder):
+    """Write `index.html` over a folder's executed notebooks and the pages beside them; return its path."""
+    rows = "\n".join(_index_row(path) for path in sorted(Path(folder).glob("*.ipynb")))
+    return _write_page(Path(folder) / "index.html", PAGE.format(rows=rows))
+
+
+def minutes(seconds):
+    """A duration to be read.
+
+    >>> minutes(83.4)
+    '1 min 23 s'
+    """
+    return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+def _parameter(about):
+    """A `Parameter` from what papermill found in the cell: its name, type, default and comment."""
+    default, kind = literal_eval(about["default"]), about["inferred_type_name"]
+    words = [re.split(r":| \(", part)[0].strip() for part in about["help"].split(" | ")]
+    listed = len(words) > 1 and all(map(CHOICE.match, words)) and _is_among(default, words)
+    return Parameter(type(default).__name__ if kind == "None" else kind, default, tuple(words) if listed else ())
+
+
+def _is_among(value, choices):
+    return any(fnmatchcase(str(value), choice) for choice in choices)
 
 
 def _checked(parameters, known, notebook):
     """The parameters, ints made floats where those are wanted, or one NotebookError about all that is wrong."""
-    problems = []
-    for name, value in parameters.items():
-        kind, default = known.get(name, (None, None))
-        if kind is None:
-            names = ", ".join(known) or "none: it has no cell tagged `parameters`"
-            problems.append(f"{name!r} is not a parameter{nearest(name, known)}; there are {names}")
-        elif not _fits(value, kind):
-            problems.append(f"{name} must be {kind}, as its default {default!r}, not {type(value).__name__} {value!r}")
-    if problems:
-        raise NotebookError(f"{notebook}: " + "\n".join(problems))
-    return {name: float(value) if known[name][0] == "float" else value for name, value in parameters.items()}
+    problems = [_problem(name, value, known) for name, value in parameters.items()]
+    if any(problems):
+        raise NotebookError(f"{notebook}: " + "\n".join(filter(None, problems)))
+    return {name: float(value) if known[name].kind == "float" else value for name, value in parameters.items()}
+
+
+def _problem(name, value, known):
+    """Why a value cannot be given to a parameter, or None."""
+    if name not in known:
+        names = ", ".join(known) or "none: it has no cell tagged `parameters`"
+        return f"{name!r} is not a parameter{nearest(name, known)}; there are {names}"
+    kind, default, choices = known[name]
+    if not _fits(value, kind):
+        return f"{name} must be {kind}, as its default {default!r}, not {type(value).__name__} {value!r}"
+    if choices and not _is_among(value, choices):
+        hint = nearest(str(value), [choice.removesuffix("*") for choice in choices])
+        return f"{name} is {value!r}{hint}: choose one of {', '.join(choices)}"
+    return None
 
 
 def _fits(value, kind):
@@ -164,6 +287,18 @@ def _fits(value, kind):
     if not isinstance(value, KINDS[outer]) or (isinstance(value, bool) and outer != "bool"):
         return False
     return not inner or all(_fits(item, inner.removesuffix("]")) for item in value)
+
+
+def _from_text(text, kind):
+    if kind == "str":
+        return text
+    outer, _, inner = kind.partition("[")
+    if outer == "list" and not text.startswith("["):
+        return [_from_text(part.strip(), inner.removesuffix("]")) for part in text.split(",")] if text else []
+    try:
+        return literal_eval(text.title() if text in ("true", "false") else text)
+    except (ValueError, SyntaxError):
+        return text  # of the wrong kind, which run_notebook refuses
 
 
 def _attempt(notebook, folder, timeout_s, threads):
@@ -177,10 +312,31 @@ def _attempt(notebook, folder, timeout_s, threads):
     return time.perf_counter() - started, error
 
 
-def _from_text(text, kind):
-    if kind == "str":
-        return text
-    try:
-        return literal_eval(text.title() if text in ("true", "false") else text)
-    except (ValueError, SyntaxError):
-        return text  # of the wrong kind, which run_notebook tells
+def _index_row(path):
+    notebook = nbformat.read(path, as_version=4)
+    title, question = heading(notebook)
+    about = notebook.metadata.get("papermill", {})
+    values = {name: parameter.default for name, parameter in known_parameters(path).items()}
+    values |= about.get("parameters", {})
+    parameters = ", ".join(f"{name}={value!r}" for name, value in values.items())
+    link = f'<a href="{path.stem}.html">{html.escape(title)}</a>' + ("<br>failed" if about.get("exception") else "")
+    code = f"<code>{html.escape(parameters)}</code>"
+    cells = (link, markdown2html(question), minutes(about.get("duration") or 0), code)
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _without_bars(output):
+    """An output without progress bars and widgets, or None where nothing else is in it."""
+    if WIDGET in output.get("data", {}):  # only a live kernel can show it: a still picture beside it stays
+        del output.data[WIDGET]
+        return output if set(output.data) - {"text/plain"} else None
+    if output.get("name") == "stderr":
+        lines = [line for line in re.split(r"[\r\n]+", output.text) if line.strip() and not BAR.search(line)]
+        return nbformat.v4.new_output("stream", name="stderr", text="\n".join(lines)) if lines else None
+    return output
+
+
+def _write_page(path, page):
+    with replacing(path) as part:
+        part.write_text(page, encoding="utf-8")
+    return Path(path)

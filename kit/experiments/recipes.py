@@ -1,11 +1,11 @@
-"""The thesis' experiments as data: which network, which samples, how long."""
+"""Experiments as a table: which network, trained on which samples, for how long; adding one is adding a row."""
 
 from dataclasses import dataclass
 
-from kit.experiments.runs import open_run
-from kit.experiments.training import train
+from kit.experiments.runs import check_choices, check_device, open_run
+from kit.experiments.training import PRECISIONS, train
 from kit.models import build
-from kit.samplers import prepare
+from kit.samplers import SCHEMES, prepare
 from kit.scans import select
 
 # One recipe in two sizes. `quick` runs in minutes on a CPU; `full` visits, for an experiment's own number of epochs,
@@ -14,20 +14,22 @@ PROFILES = {
     "quick": {"patches": 6000, "epochs": 3, "validation_patches": 1000},
     "full": {"patches": None, "epochs": None, "validation_patches": None},
 }
+INTENSITIES = ("scan", "cohort")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A row of the thesis' tables 5.1 to 5.6.
+    """One row of `EXPERIMENTS`, which holds the thesis' (Tables 5.1 to 5.6) and yours.
 
-    `scheme` is how its samples are drawn and what the classes weigh (`kit.samplers.SCHEMES`), `epochs` how often the
-    thesis visited them, `against` the experiment that it changes and `changes` how; `before` is the thesis' finding.
+    `network` is a key of `kit.models.NETWORKS`, `scheme` one of `kit.samplers.SCHEMES` (how samples are drawn and what
+    the classes weigh in the loss), `against` the experiment that this one changes ("": none) and `changes` how, in
+    words; `epochs` says how often a full run visits its samples.
     """
 
     network: str
     scheme: str
-    against: str
-    changes: str
+    against: str = ""
+    changes: str = ""
     epochs: int = 20
     schedule: tuple = (("learning_rate", 0.01), ("patience", 2), ("drops", 3))
 
@@ -59,7 +61,7 @@ def run_experiment(name, table, folder, *, profile="quick", intensities="scan", 
     folder : path
         The run's folder, see `kit.experiments.open_run`.
     profile : str
-        A key of `PROFILES`.
+        A key of `PROFILES`: "quick" or "full".
     intensities : {"scan", "cohort"}
         Normalisation, see `kit.samplers.prepare`. The thesis has "cohort"; the default here is "scan", because MR
         intensities have no unit and a network trained on one scanner's numbers is lost on another's.
@@ -70,22 +72,41 @@ def run_experiment(name, table, folder, *, profile="quick", intensities="scan", 
     Returns
     -------
     network, statistics, history
-        `statistics` as in `kit.experiments.Detector`.
+        `statistics` as in `kit.models.Detector`, `history` as `kit.experiments.train` returns it.
+
+    Raises
+    ------
+    kit.experiments.RunError
+        Before any work, for an unknown experiment, profile, intensities, dtype, scheme or device; or if the folder
+        holds a run with other parameters.
+    kit.models.ModelError
+        For a network that cannot be built.
     """
+    dtype = options.get("dtype", "float32")
+    check_common(profile, options.get("device", "auto"))
+    words = {"intensities": (intensities, INTENSITIES), "dtype": (dtype, PRECISIONS)}
+    check_choices(experiment=(name, EXPERIMENTS), **words)
     experiment = EXPERIMENTS[name]
+    check_choices(scheme=(experiment.scheme, SCHEMES))
+    network = build(experiment.network, seed=seed)
     size = dict(experiment.schedule) | run_size(experiment, profile, options)
     run = open_run(folder, {"experiment": name, "intensities": intensities, "seed": seed, **_decisive(size)})
     cache = cache_dir or run.folder.parent / "cache"
     cohort = prepare(select(table, "train"), cache, intensities=intensities)
     validation = prepare(select(table, "validation"), cache, intensities=intensities, statistics=cohort.statistics)
-    network = build(experiment.network, seed=seed)
-    told = {"experiment": name, **_as_metadata(cohort.statistics)}
-    history = train(network, cohort, validation, scheme=experiment.scheme, seed=seed, run=run, metadata=told, **size)
+    about = {"experiment": name, **_as_metadata(cohort.statistics)}
+    history = train(network, cohort, validation, scheme=experiment.scheme, seed=seed, run=run, metadata=about, **size)
     return network, cohort.statistics, history
 
 
+def check_common(profile, device):
+    """Refuse a profile or a device that is not there, for a notebook that is stepped through: RunError."""
+    check_choices(profile=(profile, PROFILES))
+    check_device(device)
+
+
 def run_size(experiment, profile, options=()):
-    """What `kit.experiments.train` is told of a run's size: epochs, patches_per_epoch and validation_patches.
+    """The size of a run as `kit.experiments.train` takes it: epochs, patches_per_epoch and validation_patches.
 
     >>> run_size(EXPERIMENTS["A"], "quick")
     {'patches_per_epoch': 2000, 'epochs': 3, 'validation_patches': 1000}

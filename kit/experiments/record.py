@@ -1,12 +1,12 @@
-"""The thesis' experiments at a larger size than a notebook's, for the record: `results/`.
+"""Makes `results/record`: every experiment trained and evaluated at a larger size than a notebook's.
 
     python -m kit record --patches 7000000 --patients 172 --device cuda --dtype bfloat16
     python -m kit record --experiments G-Pairs G-Eroded-Pairs --labels faulty --patches 96000
 
 Trains each experiment on a synthetic cohort of its own, evaluates it on partitions of the test scans (Table 5.5) and
 writes five tables: runs.csv (a row a run: size, seed, commit, hardware, time), histories.csv, sweeps.csv, lesions.csv
-and borders.csv (`kit.metrics.border_profile` over all test scans).
-Stopped, it goes on where it was when the same command is given again.
+and borders.csv (`kit.metrics.border_profile` over all test scans). `kit.experiments.read_record` reads them.
+A run that was stopped goes on where it was when the same command is given again.
 """
 
 import subprocess
@@ -15,33 +15,27 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit.experiments.faults import with_faults
+from kit.experiments.faults import FAULTS, with_faults
 from kit.experiments.recipes import EXPERIMENTS, run_experiment
-from kit.experiments.runs import environment
+from kit.experiments.runs import RunError, check_choices, environment
 from kit.metrics import border_profile, evaluate_cohort, partitions, pool_profiles
 from kit.models import Detector
 from kit.phantom import make_missing, plan_cohort
-from kit.scans import ScanError, load_map, load_row, read_manifest, select
+from kit.scans import load_map, load_row, read_manifest, select, write_table
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = ("runs", "histories", "sweeps", "lesions", "borders")
-SWEEP_COLUMNS = [
-    "scan_id",
-    "patient_id",
-    "threshold",
-    "min_volume_mm3",
-    "tp",
-    "fn",
-    "fp",
-    "dice",
-    "dice_healthy",
-    "slices",
-]
-LESION_COLUMNS = ["scan_id", "patient_id", "component", "volume_mm3", "diameter_mm", "size_mm", "found"]
+COLUMNS = {  # what is kept of a table; of the others all
+    "sweeps": [
+        *("scan_id", "patient_id", "threshold", "min_volume_mm3", "tp", "fn", "fp"),
+        *("dice", "dice_healthy", "slices"),
+    ],
+    "lesions": ["scan_id", "patient_id", "component", "volume_mm3", "diameter_mm", "size_mm", "found"],
+}
 
 
 def record_experiment(name, table, runs, *, labels="clean", seed=2015, device="auto", progress=True, **size):
-    """Run one experiment for the record, or go on with it; its tables end up in its folder.
+    """Run one experiment for the record, or go on with it; its five tables are written to its folder.
 
     Parameters
     ----------
@@ -52,7 +46,7 @@ def record_experiment(name, table, runs, *, labels="clean", seed=2015, device="a
     runs : path
         One subfolder an experiment and kind of labels; the prepared scans are shared.
     labels : str
-        A key of `kit.experiments.FAULTS`: what training and validation labels suffer from. Test labels stay clean.
+        A key of `kit.experiments.FAULTS`: the faults of training and validation labels. Test labels stay clean.
     size
         patches, epochs, validation_patches, dtype: see `kit.experiments.run_experiment`.
 
@@ -60,33 +54,31 @@ def record_experiment(name, table, runs, *, labels="clean", seed=2015, device="a
     -------
     pandas.Series
         The run's row of runs.csv.
+
+    Raises
+    ------
+    kit.experiments.RunError
+        Before any work for an unknown experiment or kind of labels, and as `kit.experiments.run_experiment` does.
     """
-    folder, faulty = Path(runs) / f"{name}-{labels}", table
+    check_choices(experiment=(name, EXPERIMENTS), labels=(labels, FAULTS))
+    folder, seen = Path(runs) / f"{name}-{labels}", table
     if labels != "clean":
         seen = table[table.split.isin(["train", "validation"])]
-        faulty = with_faults(seen, Path(runs) / f"labels-{labels}", labels, seed=seed, progress=progress)
-    given = {"cache_dir": Path(runs) / "cache", "seed": seed, "device": device, "progress": progress, **size}
-    network, statistics, history = run_experiment(name, faulty, folder, **given)
-    test = select(table, "test")
-    visited, seconds = int(history.patches_visited.iloc[-1]), history.seconds.sum()
-    sampled = folder / f"sampled_{visited}"  # more training, another folder
-    given = {"where": partitions, "device": device, "progress": progress}
-    found = evaluate_cohort(Detector(network, statistics), test, sampled, **given)
-    told = {"experiment": name, "labels": labels}
-    row = told | {
-        "network": EXPERIMENTS[name].network, "scheme": EXPERIMENTS[name].scheme, "patches_visited": visited,
-        "epochs": len(history), "training_scans": int((table.split == "train").sum()), "test_scans": len(test),
-        "test_lesions": len(found.lesions), "training_seconds": round(seconds), "patches_per_second": visited / seconds,
-        "evaluation_seconds": round(found.scans.seconds.sum()), "seed": seed, "dtype": size.get("dtype", "float32"),
-        **_circumstances(folder, visited),
-    }  # fmt: skip
-    runs_row = pd.DataFrame([row]).round({"patches_per_second": 1})
-    parts = runs_row, history, _thinned(found.sweep), found.lesions, _borders(test, sampled)
+        seen = with_faults(seen, Path(runs) / f"labels-{labels}", labels, seed=seed, progress=progress)
+    options = {"cache_dir": Path(runs) / "cache", "seed": seed, "device": device, "progress": progress, **size}
+    network, statistics, history = run_experiment(name, seen, folder, **options)
+    visited, test = int(history.patches_visited.iloc[-1]), select(table, "test")
+    maps = folder / f"sampled_{visited}"  # more training, another folder
+    options = {"where": partitions, "device": device, "progress": progress}
+    found = evaluate_cohort(Detector(network, statistics), test, maps, **options)
+    run = _run_row(name, labels, table, history, found)
+    run |= {"seed": seed, "dtype": size.get("dtype", "float32"), **_circumstances(folder, visited)}
+    parts = pd.DataFrame([run]), history, _thinned(found.sweep), found.lesions, _borders(test, maps)
     for file, part in zip(TABLES, parts, strict=True):
-        columns = {"sweeps": SWEEP_COLUMNS, "lesions": LESION_COLUMNS}.get(file, list(part))
-        part = part[columns].assign(**told) if file == "runs" else part[columns].assign(**told)[[*told, *columns]]
-        part.to_csv(folder / f"{file}.csv", index=False)
-    return pd.Series(row)
+        part = part[COLUMNS.get(file, list(part))].assign(experiment=name, labels=labels)
+        first = ["experiment", "labels"]
+        write_table(part[[*first, *part.columns.difference(first, sort=False)]], folder / f"{file}.csv")
+    return pd.Series(run)
 
 
 def gather(runs, out):
@@ -96,23 +88,39 @@ def gather(runs, out):
     done = sorted(path.parent for path in Path(runs).glob("*/borders.csv"))
     for file in TABLES:
         whole = pd.concat([pd.read_csv(folder / f"{file}.csv") for folder in done], ignore_index=True)
-        order = whole.experiment.map({name: at for at, name in enumerate(EXPERIMENTS)})
+        order = whole.experiment.map({name: at for at, name in enumerate(EXPERIMENTS)})  # those unknown here come last
         whole = whole.assign(order=order).sort_values(["labels", "order"], kind="stable").drop(columns="order")
-        whole.round(5).to_csv(out / f"{file}.csv", index=False, lineterminator="\n")
+        write_table(whole.round(5), out / f"{file}.csv")
 
 
 def record_cohort(folder, patients, seed):
-    """The synthetic cohort of a record, planned, made where files are missing, and read as a manifest."""
+    """The synthetic cohort of a record: planned, its missing files made, and read as a manifest.
+
+    RunError if the folder holds another cohort.
+    """
     path = Path(folder) / "manifest.csv"
     planned = plan_cohort(patients, seed, folder="scans", follow_ups=0)
-    told = ["scan_id", "split", "source"]
-    if path.is_file() and not pd.read_csv(path, dtype=str).reindex(columns=told).equals(planned[told].astype(str)):
-        raise ScanError(
+    columns = ["scan_id", "split", "source"]
+    if path.is_file() and not pd.read_csv(path, dtype=str).reindex(columns=columns).equals(
+        planned[columns].astype(str)
+    ):
+        raise RunError(
             f"{path}: holds another cohort than the {patients} patients of seed {seed} asked for; choose another folder"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    planned.to_csv(path, index=False)
+    write_table(planned, path)
     return make_missing(read_manifest(path, check_files=False))
+
+
+def _run_row(name, labels, table, history, found):
+    """What was trained, on how much, and how fast: the first columns of runs.csv."""
+    experiment, visited, seconds = EXPERIMENTS[name], int(history.patches_visited.iloc[-1]), history.seconds.sum()
+    return {
+        "experiment": name, "labels": labels, "network": experiment.network, "scheme": experiment.scheme,
+        "patches_visited": visited, "epochs": len(history), "training_scans": int((table.split == "train").sum()),
+        "test_scans": len(found.scans), "test_lesions": len(found.lesions), "training_seconds": round(seconds),
+        "patches_per_second": round(visited / seconds, 1), "evaluation_seconds": round(found.scans.seconds.sum()),
+    }  # fmt: skip
 
 
 def _thinned(sweep):
@@ -131,13 +139,13 @@ def _borders(test, folder):
 
 
 def _circumstances(folder, visited):
-    """When, by which version of the code and on what; of a run that was as long before: what was told then."""
+    """When, by which version of the code and on what hardware; of a run that is only read back, as it was written."""
     if (folder / "runs.csv").is_file():
         before = pd.read_csv(folder / "runs.csv").iloc[0]
         if before.patches_visited == visited:
             return before[["commit", "date", "hardware", "torch"]].to_dict()
-    told = environment()
-    hardware = told["hardware"]
+    about = environment()
+    hardware = about["hardware"]
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     cpu = f"CPU, {hardware['machine']}, {hardware['cpu_capability']}, {hardware['torch_threads']} thread(s)"
@@ -145,5 +153,5 @@ def _circumstances(folder, visited):
         "commit": found.stdout.strip() or "unknown",
         "date": date.today().isoformat(),
         "hardware": hardware["gpu"] or cpu,
-        "torch": told["versions"]["torch"],
+        "torch": about["versions"]["torch"],
     }

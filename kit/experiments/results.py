@@ -1,6 +1,9 @@
-"""Measured, recorded and published results of the thesis' experiments, brought into one shape.
+"""Results of experiments side by side: measured here, recorded in `results/`, and published in the thesis.
 
-`results/record` holds what `python -m kit record` gave; `kit.experiments.published` what the thesis printed.
+`results/record` was written by `python -m kit record` and is read here. What the thesis published stands here as data.
+Source: the 2015 master's thesis on detecting and segmenting brain metastases with convolutional networks that this kit
+reproduces; table and chapter numbers are its own. An experiment of your own has rows in every table too, with "not
+published" where the thesis has no figure.
 """
 
 from dataclasses import dataclass, fields
@@ -8,21 +11,40 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit.experiments.published import PATCHES_VISITED, sampled, whole_scans, whole_scans_fcn
 from kit.experiments.runs import RunError
 from kit.metrics import compare, intervals
 
+COHORT = {
+    "scans": 621, "patients": 493, "lesions": 1675, "lesions_per_scan": 2.7, "mean_radius_mm": 5.0,
+    "negatives_per_positive": 3800, "smaller_than_5mm_cubed_of_those_below_30mm_cubed": 0.38,
+    "test_scans": 50, "test_lesions": 122, "slices_per_scan": 160,
+}  # fmt: skip
+SCANS_PER_PATIENT = {1: 394, 2: 74, 3: 21, 4: 4}  # Table 1.1
+MINUTES_PER_SCAN = (60, 90)  # patch by patch on a Quadro K4000; the clinic allows 10 (chapter 6)
+
 SCORES = ("recall", "precision", "dice", "dice_healthy")
-# column, factor and digits with which a whole-scan figure is shown: recall and precision in percent
-WHOLE = (("recall", 100, 1), ("precision", 100, 2), ("fp_per_scan", 1, 1), ("fp_per_slice", 1, 2), ("dice", 1, 3))
+COLUMNS = [
+    "patches_visited",
+    "scans",
+    "lesions",
+    *(f"{score}{end}" for score in SCORES for end in ("", "_low", "_high")),
+]
+# score, its heading, and the factor and digits with which it is shown
+SAMPLED_FORMAT = (
+    *(("recall", "recall %", 100, 1), ("precision", "precision %", 100, 1)),
+    *(("dice", "Dice lesion", 1, 3), ("dice_healthy", "Dice healthy", 1, 3)),
+)
+WHOLE_SCAN_FORMAT = (
+    *(("recall", 100, 1), ("precision", 100, 2), ("fp_per_scan", 1, 1), ("fp_per_slice", 1, 2), ("dice", 1, 3)),
+)
 
 
 @dataclass(frozen=True)
 class Record:
-    """Tables of recorded runs, each row with its `experiment` and kind of `labels`: see `kit.experiments.record`.
+    """The tables of recorded runs, each row with its `experiment` and kind of `labels`; see `kit.experiments.record`.
 
     `runs`: size, seed, commit, hardware, time. `histories`: as `kit.experiments.train` returns. `sweeps`: as
-    `kit.metrics.sweep` of every test scan. `lesions`: every test lesion, and whether it was `found` at 0.5.
+    `kit.metrics.sweep`, for every test scan. `lesions`: every test lesion, and whether it was `found` at 0.5.
     `borders`: as `kit.metrics.border_profile`, over all test scans.
     """
 
@@ -33,7 +55,7 @@ class Record:
     borders: pd.DataFrame
 
     def of(self, experiment, labels="clean"):
-        """The part of one experiment."""
+        """The part of one experiment; false where the record has none."""
         parts = (getattr(self, field.name) for field in fields(self))
         return Record(*(part[(part.experiment == experiment) & (part.labels == labels)] for part in parts))
 
@@ -58,131 +80,192 @@ def read_record(folder):
     return Record(*(pd.read_csv(Path(folder) / f"{name}.csv") for name in names))
 
 
-def beside(name, sweep, patches_visited, record, threshold=0.5):
-    """One experiment's sampled evaluation, as measured here, as on record and as published (Table 5.5), row by row.
+def comparison_table(name, sweep, patches_visited, record, threshold=0.5):
+    """Compare one experiment's sampled evaluation: measured here, on record and published (Table 5.5), a row each.
 
     Parameters
     ----------
     name : str
-        A key of `kit.experiments.EXPERIMENTS`.
+        Of an experiment, of the thesis or your own.
     sweep : pandas.DataFrame
-        `kit.experiments.Evaluation.sweep` of what was measured here.
+        `kit.metrics.Evaluation.sweep` of what was measured here.
     patches_visited : int
         By the network that was measured.
     record : Record
-        Where it has the experiment, its row is there too.
+        Where it has the experiment, there is a row of it.
     threshold : float
+        Upper threshold of hysteresis, in (0, 1]; one that the sweeps have.
 
     Returns
     -------
     pandas.DataFrame
         Indexed by source ("measured here", "on record", "published"): patches_visited, scans, lesions, the four
-        `SCORES` in [0, 1] and for each its `<score>_low` and `<score>_high`, a 95 % bootstrap over patients; NaN
-        where the thesis does not tell.
+        `SCORES` in [0, 1] and for each its `<score>_low` and `<score>_high`, a 95 % bootstrap over patients. NaN
+        where the thesis published nothing.
     """
-    rows = {"measured here": score(sweep, patches_visited, threshold)}
+    rows = {"measured here": score_row(sweep, patches_visited, threshold)}
     if mine := record.of(name):
-        rows["on record"] = score(mine.sweeps, int(mine.runs.patches_visited.iloc[0]), threshold)
+        rows["on record"] = score_row(mine.sweeps, int(mine.runs.patches_visited.iloc[0]), threshold)
     rows["published"] = published_row(name)
     return pd.concat(rows, names=["source", ""]).droplevel(1)
 
 
-def score(sweep, patches_visited, threshold=0.5):
-    """One row in the columns of `beside` from the sweep of a cohort's scans."""
-    found = intervals(at_threshold(sweep, threshold), by=["threshold"])
-    return found.assign(lesions=found.tp + found.fn, patches_visited=patches_visited)[_columns()]
-
-
-def published_row(name):
-    """What the thesis printed of an experiment, in the columns of `beside`: Table 5.5; for the FCN 5.6, whole scans."""
-    printed = whole_scans_fcn() if name == "FCN" else sampled()
-    visited = PATCHES_VISITED["G and H" if name[0] in "GH" else "A-F"] if name != "FCN" else float("nan")
-    row = printed.loc[[name]].assign(patches_visited=visited, scans=50, lesions=122)
-    return row.reindex(columns=_columns())
+def score_row(sweep, patches_visited, threshold=0.5):
+    """Pool the sweep of a cohort's scans into one row with the columns of `comparison_table`."""
+    found = intervals(sweep_at(sweep, threshold), by=["threshold"])
+    return found.assign(lesions=found.tp + found.fn, patches_visited=patches_visited)[COLUMNS]
 
 
 def record_table(record, threshold=0.5, labels="clean"):
-    """Every recorded experiment in the columns of `beside`, indexed by experiment."""
+    """Every recorded experiment in the columns of `comparison_table`, indexed by experiment.
+
+    Raises
+    ------
+    kit.experiments.RunError
+        If no experiment with such labels is on record.
+    """
     names = record.runs[record.runs.labels == labels].experiment
+    if names.empty:
+        raise RunError(f"nothing with {labels} labels is on record; make a record by `python -m kit record`")
     rows = {}
     for name in names:
         mine = record.of(name, labels)
-        rows[name] = score(mine.sweeps, int(mine.runs.patches_visited.iloc[0]), threshold)
+        rows[name] = score_row(mine.sweeps, int(mine.runs.patches_visited.iloc[0]), threshold)
     return pd.concat(rows, names=["experiment", ""]).droplevel(1)
 
 
-def step(record, before, after, threshold=0.5, labels=("clean", "clean")):
-    """Compare two recorded experiments on the same patients: `kit.metrics.compare`, after less before."""
-    sides = [
-        at_threshold(record.of(name, kind).sweeps, threshold)
-        for name, kind in zip((before, after), labels, strict=True)
-    ]
+def score_changes(record, before, after, threshold=0.5, labels=("clean", "clean")):
+    """Compare two recorded experiments patient by patient: how much each score changes from `before` to `after`.
+
+    `labels` are the kinds of training labels of the two. Returns `kit.metrics.compare`, indexed by the four `SCORES`;
+    RunError if one of the two is not on record.
+    """
+    sides = []
+    for name, kind in zip((before, after), labels, strict=True):
+        mine = record.of(name, kind)
+        if not mine:
+            raise RunError(f"{name} with {kind} labels is not on record; `python -m kit record` can add it")
+        sides.append(sweep_at(mine.sweeps, threshold))
     return compare(*sides).loc[list(SCORES)]
 
 
-def whole_scan_table(sweep, seed=0):
-    """Table 6.1 from the sweep of whole scans at one threshold: one row a minimum volume, as it is to be read.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Indexed by min_volume_mm3: scans, tp, fn, fp, and recall, precision, fp_per_scan, fp_per_slice, dice as text
-        with 95 % bootstrap intervals over patients.
-    """
-    found = intervals(sweep, by=["min_volume_mm3"], seed=seed).set_index("min_volume_mm3")
-    text = {
-        name: [
-            _with_interval(*(scale * row[name + end] for end in ("", "_low", "_high")), places)
-            for _, row in found.iterrows()
-        ]
-        for name, scale, places in WHOLE
-    }
-    return found[["scans", "tp", "fn", "fp"]].assign(**text)
-
-
-def published_whole_scans():
-    """Tables 6.1 (D) and 5.6 (FCN) in the columns of `whole_scan_table`: a dict of network to table.
-
-    >>> published_whole_scans()["FCN"].precision.tolist()
-    ['0.23']
-    """
-    tables = {"D": whole_scans(), "FCN": whole_scans_fcn().assign(min_volume_mm3=0)}
-    for table in tables.values():
-        for name, scale, places in WHOLE:
-            if name in table:
-                table[name] = [f"{scale * value:.{places}f}" for value in table[name]]
-    return {name: table.set_index("min_volume_mm3").assign(scans=50) for name, table in tables.items()}
-
-
-def at_threshold(sweep, threshold=0.5, min_volume_mm3=0):
+def sweep_at(sweep, threshold=0.5, min_volume_mm3=0):
     """The rows of a sweep at one threshold and minimum volume, one a scan."""
     return sweep[(sweep.threshold == threshold) & (sweep.min_volume_mm3 == min_volume_mm3)]
 
 
-def shown(table, digits=3):
-    """A table in the columns of `beside` as it is to be read: rates in percent, each score with its interval.
+def whole_scan_table(sweep, seed=0):
+    """Table 6.1, formatted, from the sweep of whole scans at one threshold: one row a minimum volume.
 
-    >>> told = {"patches_visited": 4e7, "scans": 50, "lesions": 122, "recall": 0.898, "precision": 0.517}
-    >>> row = pd.DataFrame([told | {"dice": 0.563, "dice_healthy": 0.994}]).reindex(columns=_columns())
-    >>> shown(row).drop(columns=["scans", "lesions"]).iloc[0].tolist()
-    ['40,000,000', '89.8', '51.7', '0.563', '0.994']
+    See `format_whole_scans` for the columns; intervals are 95 % bootstraps over patients, drawn with `seed`.
     """
-    columns = {"patches visited": table.patches_visited.map(lambda n: "not told" if n != n else f"{n:,.0f}")}
-    columns |= {name: table[name].astype(int) for name in ("scans", "lesions")}
-    titles = {"recall": "recall %", "precision": "precision %", "dice": "Dice lesion", "dice_healthy": "Dice healthy"}
-    for score, title in titles.items():
-        scale, places = (100, 1) if title.endswith("%") else (1, digits)
-        parts = (table[name] * scale for name in (score, f"{score}_low", f"{score}_high"))
-        columns[title] = [_with_interval(*values, places) for values in zip(*parts, strict=True)]
-    return pd.DataFrame(columns)
+    return format_whole_scans(intervals(sweep, by=["min_volume_mm3"], seed=seed))
 
 
-def _with_interval(value, low, high, places):
-    if value != value:
+def format_scores(table):
+    """Format a table in the columns of `comparison_table` for reading: percent, and each score with its interval.
+
+    A row without any figure says "not published"; a rate that does not exist (no lesions, no findings) is a dash.
+
+    Examples
+    --------
+    >>> text = format_scores(pd.concat([published_row("D"), published_row("my own")]))
+    >>> text.drop(columns=["scans", "lesions"]).values.tolist()
+    [['40,000,000', '84.7', '75.2', '0.662', '0.996'], ['not published', '', '', '', '']]
+    """
+    return pd.DataFrame([_formatted(row) for _, row in table.iterrows()], index=table.index)
+
+
+def format_whole_scans(table):
+    """Format pooled whole scans for reading, indexed by min_volume_mm3.
+
+    Takes `kit.metrics.intervals` by min_volume_mm3, or `published_whole_scans`. Returns what there is of scans, tp, fn
+    and fp, and as text of recall and precision (percent), fp_per_scan, fp_per_slice and dice, with their intervals.
+
+    >>> format_whole_scans(published_whole_scans("FCN")).precision.tolist()
+    ['0.23']
+    """
+    counts = [name for name in ("scans", "tp", "fn", "fp") if name in table]
+    text = {
+        score: [_with_interval(row, score, factor, digits) for _, row in table.iterrows()]
+        for score, factor, digits in WHOLE_SCAN_FORMAT
+        if score in table
+    }
+    return table[["min_volume_mm3", *counts]].assign(**text).set_index("min_volume_mm3")
+
+
+def published_row(name):
+    """What the thesis published of an experiment, as one row of `comparison_table`; all NaN where that is nothing.
+
+    Table 5.5, of partitions; for the FCN Table 5.6, of whole scans.
+    """
+    fcn = published_whole_scans("FCN").set_axis(["FCN"])
+    published = pd.concat([published_sampled(), fcn])
+    row = published.assign(scans=50, lesions=122).reindex([name])
+    return row.reindex(columns=COLUMNS).rename_axis("experiment")
+
+
+def published_changes(before, after):
+    """How much each of the `SCORES` changes between two experiments in Table 5.5; NaN where it lacks one of them.
+
+    >>> published_changes("A", "B").round(3).tolist(), published_changes("A", "my own").isna().all()
+    ([0.017, -0.039, -0.031, 0.001], np.True_)
+    """
+    rows = published_sampled()[list(SCORES)].reindex([before, after])
+    return rows.iloc[1] - rows.iloc[0]
+
+
+def published_sampled():
+    """Table 5.5: partitions around every test lesion and as much healthy tissue, theta 0.5, indexed by experiment.
+
+    `patches_visited` is not printed there: about so many, from the epochs and voxels that the thesis gives.
+
+    >>> published_sampled().loc["D", "recall"]
+    np.float64(0.847)
+    """
+    few, many = 40e6, 220e6
+    rows = {
+        "A": (0.898, 0.517, 0.563, 0.994, few), "B": (0.915, 0.478, 0.532, 0.995, few),
+        "C": (0.831, 0.715, 0.612, 0.996, few), "D": (0.847, 0.752, 0.662, 0.996, few),
+        "E": (0.831, 0.605, 0.572, 0.996, few), "F": (0.756, 0.425, 0.340, 0.997, few),
+        "G": (0.898, 0.525, 0.660, 0.997, many), "G-Pairs": (0.856, 0.340, 0.645, 0.997, many),
+        "G-Eroded-Pairs": (0.941, 0.407, 0.598, 0.998, many), "H-Eroded-Pairs": (0.924, 0.574, 0.580, 0.997, many),
+    }  # fmt: skip
+    columns = [*SCORES, "patches_visited"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("experiment")
+
+
+def published_whole_scans(network):
+    """The thesis on its 50 whole test scans with 122 lesions, theta 0.5: Table 6.1 (D), Table 5.6 (FCN).
+
+    One row a minimum volume, below which components are removed; no row for any other network.
+
+    >>> published_whole_scans("D")[["min_volume_mm3", "tp", "fp"]].values.tolist()
+    [[0, 105, 4068], [40, 101, 379], [80, 99, 228], [150, 96, 138]]
+    """
+    if network == "FCN":
+        rows = [{"min_volume_mm3": 0, "recall": 0.893, "precision": 0.0023, "dice": 0.190, "dice_healthy": 0.999}]
+        return pd.DataFrame(rows).assign(scans=50)
+    columns = ["min_volume_mm3", "tp", "fn", "fp", "recall", "precision", "fp_per_scan", "fp_per_slice"]
+    rows = [
+        (0, 105, 17, 4068, 0.861, 0.025, 83, 0.52), (40, 101, 21, 379, 0.828, 0.210, 7.7, 0.05),
+        (80, 99, 23, 228, 0.811, 0.303, 4.7, 0.03), (150, 96, 26, 138, 0.787, 0.410, 2.8, 0.02),
+    ]  # fmt: skip
+    return pd.DataFrame(rows if network == "D" else [], columns=columns).assign(scans=50)
+
+
+def _formatted(row):
+    if pd.isna(row.scans):
+        return {"patches visited": "not published"} | dict.fromkeys(
+            ["scans", "lesions", *(title for _, title, *_ in SAMPLED_FORMAT)], ""
+        )
+    visited = "not published" if pd.isna(row.patches_visited) else f"{row.patches_visited:,.0f}"
+    counts = {"patches visited": visited, "scans": f"{row.scans:.0f}", "lesions": f"{row.lesions:.0f}"}
+    return counts | {title: _with_interval(row, score, *shape) for score, title, *shape in SAMPLED_FORMAT}
+
+
+def _with_interval(row, score, factor, digits):
+    value, low, high = (factor * row.get(score + end, float("nan")) for end in ("", "_low", "_high"))
+    if pd.isna(value):
         return "–"
-    return f"{value:.{places}f}" + (f" ({low:.{places}f}–{high:.{places}f})" if low == low else "")
-
-
-def _columns():
-    scores = [name for score in SCORES for name in (score, f"{score}_low", f"{score}_high")]
-    return ["patches_visited", "scans", "lesions", *scores]
+    return f"{value:.{digits}f}" + ("" if pd.isna(low) else f" ({low:.{digits}f}–{high:.{digits}f})")

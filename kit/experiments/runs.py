@@ -1,4 +1,4 @@
-"""A run's folder: what was asked for, on what it ran, what came out, and where to go on from.
+"""The folder of one run: its parameters, the versions and hardware it ran on, its tables, and where to go on from.
 
     runs/d-seed7/
       parameters.json        parameters and seed, library versions, hardware
@@ -6,7 +6,7 @@
       weights.safetensors    the best weights so far
       history.csv, ...       tables
 
-Everything is written whole or not at all, and nothing is unpickled.
+Each file is written whole or not at all, and nothing is unpickled.
 """
 
 import json
@@ -21,11 +21,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from kit.scans import nearest, replacing, write_table
+
 LIBRARIES = ("brain-metastasis-kit", "torch", "numpy", "scipy", "nibabel", "pandas", "safetensors")
 
 
 class RunError(ValueError):
-    """A run's folder that cannot be used or resumed; the message names the file and the remedy."""
+    """A run that cannot be started, read or resumed as asked; the message gives the value or file and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,7 @@ class Run:
     def save_table(self, name, table):
         """Write a data frame as `<name>.csv`, floats in full, and return its path."""
         path = self.folder / f"{name}.csv"
-        text = table.to_csv(index=False, lineterminator="\n")
-        _replace(path, lambda part: part.write_text(text, encoding="utf-8"))
+        write_table(table, path)
         return path
 
     def load_table(self, name):
@@ -58,7 +59,8 @@ class Run:
         """Write tensors (dict of name to tensor) and a JSON-able state as one file, so that they always fit."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         metadata = {"state": json.dumps(_plain(state))}
-        _replace(self.folder / "checkpoint.safetensors", lambda part: save_file(tensors, part, metadata=metadata))
+        with replacing(self.folder / "checkpoint.safetensors") as part:
+            save_file(tensors, part, metadata=metadata)
 
     def load_checkpoint(self):
         """The tensors (on the CPU) and the state of the last checkpoint, or None if there is none yet."""
@@ -102,23 +104,66 @@ def open_run(folder, parameters):
         refuse_other_parameters(_read(path)["parameters"], parameters, path)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"parameters": parameters, **environment()}, indent=2) + "\n"
-        _replace(path, lambda part: part.write_text(text, encoding="utf-8"))
+        with replacing(path) as part:
+            part.write_text(json.dumps({"parameters": parameters, **environment()}, indent=2) + "\n", encoding="utf-8")
     return Run(folder, parameters)
 
 
 def refuse_other_parameters(stored, given, where):
     """Raise a RunError that names every parameter in which `given` differs from `stored`, if any does."""
     given, absent = _plain(given), object()
-    told = [
-        f"{name} is {_told(given, name)}, but this run was started with {_told(stored, name)}"
+    differences = [
+        f"{name} is {_value(given, name)}, but this run was started with {_value(stored, name)}"
         for name in dict.fromkeys([*stored, *given])
         if stored.get(name, absent) != given.get(name, absent)
     ]
-    if told:
+    if differences:
         raise RunError(
-            f"{where}: {'; '.join(told)}. Give the same parameters to go on with it, or choose another folder."
+            f"{where}: {'; '.join(differences)}. Give the same parameters to go on with it, or choose another folder."
         )
+
+
+def check_choices(**words):
+    """Refuse every word that is not among its choices, all in one RunError, before any work starts.
+
+    Parameters
+    ----------
+    words : (value, choices) by name
+        `choices` are strings, such as a registry's keys.
+
+    Examples
+    --------
+    >>> check_choices(profile=("ful", ("quick", "full")))
+    Traceback (most recent call last):
+    ...
+    kit.experiments.runs.RunError: profile is 'ful' (perhaps 'full' is meant): choose one of quick, full
+    """
+    problems = [
+        f"{name} is {value!r}{nearest(str(value), choices)}: choose one of {', '.join(choices)}"
+        for name, (value, choices) in words.items()
+        if value not in list(choices)
+    ]
+    if problems:
+        raise RunError("\n".join(problems))
+
+
+def check_device(device):
+    """Refuse a device that torch does not know or that this machine lacks; "auto" is always there.
+
+    Examples
+    --------
+    >>> check_device("gpu")
+    Traceback (most recent call last):
+    ...
+    kit.experiments.runs.RunError: device is 'gpu': give auto, cpu, or cuda where there is a GPU
+    """
+    try:
+        found = torch.device("cpu" if device == "auto" else device)
+        there = found.type == "cpu" or (found.type == "cuda" and (found.index or 0) < torch.cuda.device_count())
+    except RuntimeError:
+        there = False
+    if not there:
+        raise RunError(f"device is {str(device)!r}: give auto, cpu, or cuda where there is a GPU")
 
 
 def environment():
@@ -142,7 +187,7 @@ def _version(name):
         return None
 
 
-def _told(parameters, name):
+def _value(parameters, name):
     return repr(parameters[name]) if name in parameters else "not given"
 
 
@@ -158,13 +203,3 @@ def _read(path):
         return content
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} cannot be read ({error}). Choose another folder, or delete this one.") from error
-
-
-def _replace(path, write):
-    """Let `write` fill a file beside `path`, then put it in its place in one step."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

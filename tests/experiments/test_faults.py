@@ -73,7 +73,7 @@ def test_faulty_copies_are_written_once_and_named_by_the_table(tmp_path):
     table.loc[2, "label"] = ""
     before = [Path(path).read_bytes() for path in table.label[:2]]
     faulty = with_faults(table, tmp_path / "copies", seed=4, progress=False)
-    told = pd.read_csv(tmp_path / "copies" / "faults.csv")
+    done = pd.read_csv(tmp_path / "copies" / "faults.csv")
     assert faulty.label[2] == ""
     for row, clean, old in zip(faulty.itertuples(), table.label[:2], before, strict=False):
         assert Path(clean).read_bytes() == old
@@ -82,10 +82,12 @@ def test_faulty_copies_are_written_once_and_named_by_the_table(tmp_path):
             load_scan(row.image, clean).label, LabelFaults(), np.random.default_rng([4, *row.scan_id.encode()])
         )
         np.testing.assert_array_equal(found, wanted)
-        assert told[told.scan_id == row.scan_id].voxels_after.sum() > 0
+        assert done[done.scan_id == row.scan_id].voxels_after.sum() > 0
     stamps = [p.stat().st_mtime_ns for p in (tmp_path / "copies").glob("*.gz")]
     again = with_faults(table, tmp_path / "copies", seed=4, progress=False)
     assert again.equals(faulty)
     assert [p.stat().st_mtime_ns for p in (tmp_path / "copies").glob("*.gz")] == stamps
+    with pytest.raises(RunError, match=r"faults is 'fauly' \(perhaps 'faulty' is meant\)"):
+        with_faults(table, tmp_path / "others", "fauly", progress=False)
     with pytest.raises(RunError, match="seed is 5"):
         with_faults(table, tmp_path / "copies", seed=5, progress=False)

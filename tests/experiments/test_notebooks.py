@@ -3,16 +3,32 @@
 import re
 
 import nbformat
+import papermill
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from kit.__main__ import main
-from kit.experiments import NotebookError, clean, heading, index, known_parameters, notebooks, run_notebook, to_html
+from kit.experiments import (
+    NOTEBOOK_FOLDER,
+    NotebookError,
+    clean,
+    heading,
+    known_parameters,
+    notebooks,
+    parameters_from_text,
+    run_notebook,
+    to_html,
+    write_index,
+)
 
 PARAMETERS = """\
 seed: int = 7  # any
 rate: float = 0.5  # 0..1
-profile: str = "quick"  # quick | full
+profile: str = "quick"  # quick | full: a minute, or an hour
+scheme: str = "ratio"  # ratio (G) | border-pairs: each with a neighbour | missing slices
+device: str = "auto"  # auto | cpu | cuda*: such as cuda:1
+where: str = "head"  # head | brain, or a path
+other: str = "mine"  # yours | theirs
 noisy = False
 thresholds: list[float] = [0.1, 0.5]  # each 0..1
 run_dir: str = "out"
@@ -45,13 +61,32 @@ def text_of(notebook):
 
 def test_parameters_are_known_with_their_kinds_and_defaults(write_notebook):
     known = known_parameters(write_notebook())
-    assert known["seed"] == ("int", 7)
-    assert known["noisy"] == ("bool", False)
-    assert known["thresholds"] == ("list[float]", [0.1, 0.5])
+    assert known["seed"] == ("int", 7, ())
+    assert known["noisy"] == ("bool", False, ())
+    assert known["thresholds"] == ("list[float]", [0.1, 0.5], ())
+
+
+def test_choices_are_the_words_between_bars_where_the_default_is_one_of_them(write_notebook):
+    known = known_parameters(write_notebook())
+    assert known["profile"].choices == ("quick", "full")
+    assert known["scheme"].choices == ("ratio", "border-pairs", "missing slices")
+    assert known["device"].choices == ("auto", "cpu", "cuda*")
+    assert known["where"].choices == known["other"].choices == known["rate"].choices == ()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in NOTEBOOK_FOLDER.glob("*.ipynb")))
+def test_every_notebook_of_the_kit_names_its_choices_so_that_they_are_checked(name):
+    known = known_parameters(NOTEBOOK_FOLDER / f"{name}.ipynb")
+    assert known["profile"].choices == ("quick", "full")
+    assert known["device"].choices[:2] == ("auto", "cpu")
+    comments = {
+        name: about["help"] for name, about in papermill.inspect_notebook(NOTEBOOK_FOLDER / f"{name}.ipynb").items()
+    }
+    assert not [name for name, comment in comments.items() if " | " in comment and not known[name].choices]
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "message"),
     [
         ({"sead": 7}, "'sead' is not a parameter (perhaps 'seed' is meant); there are seed, rate"),
         ({"seed": 7.0}, "seed must be int, as its default 7, not float 7.0"),
@@ -63,14 +98,28 @@ def test_parameters_are_known_with_their_kinds_and_defaults(write_notebook):
         ({"noisy": 0}, "noisy must be bool"),
         ({"thresholds": 0.1}, "thresholds must be list[float]"),
         ({"thresholds": [0.1, "x"]}, "thresholds must be list[float]"),
+        ({"profile": "huge"}, "profile is 'huge': choose one of quick, full"),
+        ({"profile": "ful"}, "profile is 'ful' (perhaps 'full' is meant)"),
+        ({"device": "cdua"}, "device is 'cdua' (perhaps 'cuda' is meant): choose one of auto, cpu, cuda*"),
+        ({"scheme": "missing_slices", "seed": 1}, "scheme is 'missing_slices' (perhaps 'missing slices' is meant)"),
         ({"rat": 1, "seed": None}, "seed must be int"),
+        ({"seed": None, "profile": "huge"}, "seed must be int, as its default 7, not NoneType None\nprofile is 'huge'"),
     ],
 )
-def test_what_cannot_be_given_is_refused_before_anything_runs(write_notebook, tmp_path, parameters, told):
+def test_what_cannot_be_given_is_refused_before_anything_runs(write_notebook, tmp_path, parameters, message):
     output = tmp_path / "runs" / "x.ipynb"
-    with pytest.raises(NotebookError, match=re.escape(told)):
+    with pytest.raises(NotebookError, match=re.escape(message)):
         run_notebook(write_notebook("1 / 0"), output, parameters)
     assert not output.parent.exists()
+
+
+def test_what_is_open_may_be_given_and_lists_are_written_with_commas(write_notebook, tmp_path):
+    path = write_notebook("device, where, other, thresholds")
+    pairs = [("device", "cuda:1"), ("where", "a/b.nii"), ("other", "x"), ("thresholds", "0.2,1")]
+    executed = run_notebook(path, tmp_path / "x.ipynb", parameters_from_text(path, pairs))
+    assert "('cuda:1', 'a/b.nii', 'x', [0.2, 1])" in text_of(executed)
+    for text, wanted in (("[0.1, 0.5]", [0.1, 0.5]), ("0.3", [0.3]), ("", [])):
+        assert parameters_from_text(path, [("thresholds", text)]) == {"thresholds": wanted}
 
 
 def test_a_notebook_that_is_not_there_or_would_be_overwritten_is_refused(write_notebook, tmp_path):
@@ -101,7 +150,7 @@ def test_a_failed_notebook_keeps_what_it_did_and_its_traceback_and_can_be_shown(
     assert "after" not in text_of(kept)
     assert outputs_of(kept)[-1].output_type == "error"
     assert heading(kept)[0] == "Small <things>"
-    assert "failed" in index(output.parent).read_text()
+    assert "failed" in write_index(output.parent).read_text()
 
 
 def test_a_cell_that_takes_too_long_is_ended(write_notebook, tmp_path):
@@ -138,7 +187,7 @@ def test_a_page_has_its_figure_in_it_and_loads_nothing(write_notebook, tmp_path)
 def kit_notebooks(monkeypatch, write_notebook, tmp_path):
     """The commands work on 01_small.ipynb instead of the kit's own notebooks, in an empty folder."""
     path = write_notebook("seed, rate, noisy, thresholds")
-    monkeypatch.setattr(notebooks, "FOLDER", path.parent)
+    monkeypatch.setattr(notebooks, "NOTEBOOK_FOLDER", path.parent)
     monkeypatch.chdir(tmp_path)
     return path
 
@@ -150,9 +199,9 @@ def test_run_reads_parameters_as_the_notebook_wants_them(kit_notebooks, tmp_path
     assert "(3, 0.001, True, [0.1, 0.5])" in text_of(nbformat.read(tmp_path / "x.ipynb", as_version=4))
     assert main(["run", "01_small.ipynb", "-o", "y.ipynb", "-p", "seed", "many"]) == 2
     assert main(["run", "02_small", "-o", "y.ipynb"]) == 2
-    told = capsys.readouterr().err
-    assert "seed must be int, as its default 7, not str 'many'" in told
-    assert "perhaps '01_small' is meant" in told
+    message = capsys.readouterr().err
+    assert "seed must be int, as its default 7, not str 'many'" in message
+    assert "perhaps '01_small' is meant" in message
 
 
 def test_demo_ends_with_its_index_and_says_what_failed(kit_notebooks, write_notebook, tmp_path, capsys):

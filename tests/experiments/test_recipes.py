@@ -1,19 +1,13 @@
 """An experiment is a row of data, its run resumes, and its weights say how the scans were normalised."""
 
+import re
+
 import numpy as np
 import pytest
 from small_scans import make_scan, write_cohort
 
-from kit.experiments import (
-    EXPERIMENTS,
-    PROFILES,
-    RunError,
-    run_experiment,
-    run_size,
-    sampled,
-    whole_scans_fcn,
-)
-from kit.models import NETWORKS, Detector, weights_metadata
+from kit.experiments import EXPERIMENTS, PROFILES, Experiment, RunError, published_row, run_experiment, run_size
+from kit.models import NETWORKS, Detector, ModelError, weights_metadata
 from kit.samplers import SCHEMES
 
 SMALL = {"epochs": 2, "patches_per_epoch": 64, "validation_patches": 32, "progress": False, "device": "cpu"}
@@ -34,13 +28,41 @@ def test_every_experiment_names_a_network_and_a_scheme():
 
 
 def test_the_experiments_are_those_of_the_thesis():
-    assert set(EXPERIMENTS) == {*sampled().index, *whole_scans_fcn().index}
+    assert [name for name in EXPERIMENTS if published_row(name).recall.notna().all()] == list(EXPERIMENTS)
 
 
 def test_the_two_profiles_are_sizes_of_one_recipe():
     assert set(PROFILES["quick"]) == set(PROFILES["full"]) == {"epochs", "patches", "validation_patches"}
     assert run_size(EXPERIMENTS["D"], "full") == {"epochs": 20, "patches_per_epoch": None, "validation_patches": None}
     assert run_size(EXPERIMENTS["D"], "quick", {"patches": 900})["patches_per_epoch"] == 300
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ({"name": "G-pairs"}, "experiment is 'G-pairs' (perhaps 'G-Pairs' is meant): choose one of A, B"),
+        ({"profile": "huge"}, "profile is 'huge': choose one of quick, full"),
+        ({"intensities": "scans"}, "intensities is 'scans' (perhaps 'scan' is meant): choose one of scan, cohort"),
+        ({"dtype": "float16"}, "dtype is 'float16'"),
+        ({"device": "gpu"}, "device is 'gpu': give auto, cpu, or cuda where there is a GPU"),
+        ({"device": "cuda:99"}, "device is 'cuda:99'"),
+    ],
+)
+def test_an_unknown_word_is_refused_with_its_choices_before_any_work(tmp_path, word, message):
+    given = {"name": "A", "table": None, "folder": tmp_path / "run"} | word
+    with pytest.raises(RunError, match=re.escape(message)):
+        run_experiment(**given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_experiment_whose_scheme_or_network_is_unknown_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(EXPERIMENTS, "odd", Experiment("A", "pairs"))
+    with pytest.raises(RunError, match="scheme is 'pairs'"):
+        run_experiment("odd", None, tmp_path / "run")
+    monkeypatch.setitem(EXPERIMENTS, "odd", Experiment("Z", "balanced"))
+    with pytest.raises(ModelError, match="no network 'Z'"):
+        run_experiment("odd", None, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -56,8 +78,8 @@ def test_every_experiment_trains_and_gives_a_detector(table, tmp_path, name):
 @pytest.mark.parametrize("intensities", ["scan", "cohort"])
 def test_weights_are_kept_with_what_a_detector_needs(table, tmp_path, intensities):
     network, statistics, history = run_experiment("A", table, tmp_path / "a", intensities=intensities, **SMALL)
-    told = weights_metadata(tmp_path / "a" / "weights.safetensors")
-    assert (told["network"], told["experiment"], told["patches_visited"]) == ("A", "A", "128")
+    about = weights_metadata(tmp_path / "a" / "weights.safetensors")
+    assert (about["network"], about["experiment"], about["patches_visited"]) == ("A", "A", "128")
     loaded = Detector.load("A", tmp_path / "a" / "weights.safetensors")
     assert loaded.statistics == statistics
     assert (statistics is None) == (intensities == "scan")

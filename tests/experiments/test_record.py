@@ -4,7 +4,7 @@ import pytest
 from small_scans import write_cohort
 
 from kit.__main__ import main
-from kit.experiments import gather, read_record, record_experiment, record_table
+from kit.experiments import RunError, gather, read_record, record_experiment, record_table
 from kit.phantom import plan_cohort
 
 SIZE = {"patches": 128, "epochs": 2, "validation_patches": 32, "device": "cpu", "progress": False}
@@ -17,8 +17,8 @@ def table(tmp_path_factory):
 
 
 def test_a_run_leaves_what_the_record_is_read_from(table, tmp_path):
-    told = record_experiment("A", table, tmp_path / "runs", **SIZE)
-    assert (told.patches_visited, told.training_scans, told.test_scans, told.test_lesions) == (128, 2, 2, 6)
+    row = record_experiment("A", table, tmp_path / "runs", **SIZE)
+    assert (row.patches_visited, row.training_scans, row.test_scans, row.test_lesions) == (128, 2, 2, 6)
     record_experiment("A", table, tmp_path / "runs", labels="faulty", **SIZE)
     gather(tmp_path / "runs", tmp_path / "results")
     found = read_record(tmp_path / "results")
@@ -26,6 +26,12 @@ def test_a_run_leaves_what_the_record_is_read_from(table, tmp_path):
     assert found.runs.hardware.str.contains("CPU").all()
     assert len(found.of("A", "faulty").histories) == 2
     assert record_table(found).loc["A", "lesions"] == 6
+
+
+def test_unknown_words_are_refused_all_at_once_before_any_work(tmp_path):
+    with pytest.raises(RunError, match=r"experiment is 'Z'(.|\n)*labels is 'fault' \(perhaps 'faulty' is meant\)"):
+        record_experiment("Z", None, tmp_path / "runs", labels="fault", **SIZE)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_faulty_labels_are_seen_in_training_only(table, tmp_path, monkeypatch):

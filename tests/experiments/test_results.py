@@ -8,14 +8,14 @@ from kit.experiments import (
     EXPERIMENTS,
     Record,
     RunError,
-    at_threshold,
-    beside,
+    comparison_table,
+    format_scores,
     published_row,
+    published_sampled,
     read_record,
     record_table,
-    sampled,
-    shown,
-    step,
+    score_changes,
+    sweep_at,
 )
 from kit.metrics import compare
 
@@ -36,20 +36,20 @@ def record(tmp_path):
     """Two experiments on three patients, read back from files."""
     sweeps = {"A": sweep_of([1, 0, 3], [1, 2, 0], [5, 6, 7]), "B": sweep_of([2, 1, 3], [0, 1, 0], [4, 5, 6])}
     runs = [{"experiment": name, "labels": "clean", "patches_visited": 9000} for name in sweeps]
-    told = {
+    tables = {
         "runs": pd.DataFrame(runs),
         "histories": pd.DataFrame([{"experiment": "A", "labels": "clean", "epoch": 1}]),
         "sweeps": pd.concat(sweep.assign(experiment=name, labels="clean") for name, sweep in sweeps.items()),
         "lesions": pd.DataFrame([{"experiment": "A", "labels": "clean", "found": True}]),
         "borders": pd.DataFrame([{"experiment": "A", "labels": "clean", "distance_mm": 1}]),
     }
-    for name, part in told.items():
+    for name, part in tables.items():
         part.to_csv(tmp_path / f"{name}.csv", index=False)
     return read_record(tmp_path)
 
 
 def test_an_experiment_stands_beside_its_record_and_what_was_published(record):
-    table = beside("A", sweep_of([1], [0], [3]), 500, record)
+    table = comparison_table("A", sweep_of([1], [0], [3]), 500, record)
     assert table.index.tolist() == ["measured here", "on record", "published"]
     assert table.patches_visited.tolist() == [500, 9000, 40e6]
     assert table.recall.tolist() == pytest.approx([1, 4 / 7, 0.898])
@@ -61,7 +61,7 @@ def test_an_experiment_stands_beside_its_record_and_what_was_published(record):
 
 def test_without_a_record_measured_and_published_stand_alone():
     assert not read_record("")
-    table = beside("FCN", sweep_of([1], [0], [3]), 500, read_record(""))
+    table = comparison_table("FCN", sweep_of([1], [0], [3]), 500, read_record(""))
     assert table.index.tolist() == ["measured here", "published"]
     assert table.loc["published", "precision"] == 0.0023
 
@@ -70,7 +70,7 @@ def test_without_a_record_measured_and_published_stand_alone():
 def test_every_experiment_has_a_published_row(name):
     row = published_row(name).iloc[0]
     if name != "FCN":
-        assert row.recall == sampled().loc[name, "recall"]
+        assert row.recall == published_sampled().loc[name, "recall"]
         assert row.patches_visited == (220e6 if name[0] in "GH" else 40e6)
     assert row.lesions == 122
 
@@ -82,20 +82,27 @@ def test_a_record_is_one_row_an_experiment(record):
     assert record_table(record, threshold=0.9).precision.tolist() == pytest.approx([4 / 19, 6 / 18])
 
 
-def test_a_step_is_the_paired_comparison_of_two_experiments(record):
-    wanted = compare(*(at_threshold(record.of(name).sweeps) for name in "AB"))
-    found = step(record, "A", "B")
+def test_changes_of_scores_are_the_paired_comparison_of_two_experiments(record):
+    wanted = compare(*(sweep_at(record.of(name).sweeps) for name in "AB"))
+    found = score_changes(record, "A", "B")
     assert found.index.tolist() == ["recall", "precision", "dice", "dice_healthy"]
     pd.testing.assert_frame_equal(found, wanted.loc[found.index])
     assert found.loc["recall", "difference"] == pytest.approx(2 / 7)
 
 
-def test_shown_rates_have_their_intervals_and_what_is_unknown_a_dash(record):
-    text = shown(beside("A", sweep_of([0], [0], [0]), 500, record))
+def test_formatted_rates_have_their_intervals_and_a_rate_that_does_not_exist_a_dash(record):
+    text = format_scores(comparison_table("A", sweep_of([0], [0], [0]), 500, record))
     assert text.loc["measured here", "recall %"] == "–"
     assert text.loc["published", "recall %"] == "89.8"
     assert text.loc["on record", "recall %"].startswith("57.1 (")
     assert text.loc["on record", "patches visited"] == "9,000"
+
+
+def test_what_is_not_on_record_is_refused_by_its_name(record):
+    with pytest.raises(RunError, match="C with clean labels is not on record"):
+        score_changes(record, "A", "C")
+    with pytest.raises(RunError, match="nothing with faulty labels is on record"):
+        record_table(record, labels="faulty")
 
 
 def test_a_record_that_lacks_a_table_is_refused_with_a_remedy(tmp_path):

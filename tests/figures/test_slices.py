@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit.experiments import sampled
+from kit.experiments import published_sampled
 from kit.figures import slices as plots
 from kit.metrics import recall_by_size
 from kit.scans import lesion_table
@@ -195,10 +195,11 @@ def test_two_curves_in_one_are_refused(axes):
 
 
 def test_a_published_point_lies_where_the_curve_would(axes):
-    network = sampled().loc["D"]
+    network = published_sampled().loc["D"]
     ax = plots.published_point(axes(), network.recall, network.precision, "thesis, D")
     assert ax.lines[0].get_xydata() == pytest.approx(np.array([[84.7, 75.2]]))
     assert ax.texts[0].get_text() == "thesis, D"
+    assert not plots.published_point(axes(), np.nan, np.nan, "thesis, my own").texts
 
 
 def test_recall_over_size_says_how_many_lesions_stand_behind_each_point(axes):
