@@ -1,22 +1,58 @@
 """The files around the package agree with each other, and none of them betrays where it was written."""
 
+import ast
 import re
 import subprocess
+import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from kit.experiments import EXPERIMENTS
+from kit.metrics import RULES
+from kit.models import NETWORKS
+from kit.samplers import SCHEMES
+
 ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted((ROOT / "kit").rglob("*.py"))
+ROOMS = sorted(path.parent for path in MODULES if path.name == "__init__.py" and path.parent.name != "kit")
 PLACES = ("work", "root", "farm", "home", "Users", "tmp")  # a path from one of these is somebody's own machine
 
 
 def read(name):
     return (ROOT / name).read_text(encoding="utf-8")
+
+
+def lines_of(path):
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def modules_of(room):
+    return [path for path in room.glob("*.py") if path.name != "__init__.py"]
+
+
+def imported(source):
+    """The names of all modules that a source text imports, wherever in it."""
+    nodes = list(ast.walk(ast.parse(source)))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    pairs = [(node.module, alias.name) for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names]
+    return names | {f"{module}.{name}" if is_module(module, name) else module for module, name in pairs}
+
+
+def is_module(package, name):
+    return (ROOT / package.replace(".", "/") / f"{name}.py").is_file()
+
+
+def code_of(notebook):
+    cells = nbformat.read(notebook, as_version=4).cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "code")
 
 
 def torch_in_makefile():
@@ -100,8 +136,73 @@ def test_the_machine_that_integrates_runs_all_tests():
     assert "\nmake test\n" in script.read_text()
 
 
-def test_no_module_is_longer_than_a_reader_can_bear():
-    assert not [path.name for path in (ROOT / "kit").rglob("*.py") if len(path.read_text().splitlines()) > 400]
+def test_a_room_has_at_most_eight_modules_and_each_module_at_most_400_lines():
+    crowded = {room.name: len(modules_of(room)) for room in ROOMS if len(modules_of(room)) > 8}
+    long = {str(path.relative_to(ROOT)): len(lines) for path in MODULES if len(lines := lines_of(path)) > 400}
+    assert (crowded, long) == ({}, {})
+
+
+def test_a_rooms_face_fits_one_screen():
+    assert not {room.name: n for room in ROOMS if (n := len(lines_of(room / "__init__.py"))) > 60}
+
+
+def test_rooms_and_notebooks_import_rooms_through_their_faces():
+    sources = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in MODULES}
+    sources |= {path.name: code_of(path) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+    behind = re.compile(r"kit\.(\w+)\.\w+")
+    found = {
+        f"{name}: {module}"
+        for name, source in sources.items()
+        for module in imported(source)
+        if (inside := behind.match(module)) and not name.startswith(f"kit/{inside[1]}/")
+    }
+    assert not found
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.name)
+def test_modules_of_a_room_do_not_import_each_other_in_a_circle(room):
+    prefix = f"kit.{room.name}."
+    needs = {
+        path.stem: {module.removeprefix(prefix) for module in imported(path.read_text()) if module.startswith(prefix)}
+        for path in modules_of(room)
+    }
+    assert not [path.name for path in modules_of(room) if f"kit.{room.name}" in imported(path.read_text())]
+    TopologicalSorter(needs).prepare()  # CycleError names the circle
+
+
+@pytest.mark.parametrize(("package", "seconds"), [("kit", 0.1), ("kit.scans", None), ("kit.metrics", None)])
+def test_importing_is_quick_and_scans_and_metrics_do_without_torch(package, seconds):
+    code = (
+        f"import sys, time; begun = time.perf_counter(); import {package}; "
+        "print(time.perf_counter() - begun, *({'torch', 'matplotlib'} & set(sys.modules)))"
+    )
+    took, *heavy = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not heavy
+    assert seconds is None or float(took) < seconds
+
+
+@pytest.fixture
+def registries():
+    """What is added to the package's tables is taken away again."""
+    tables = (EXPERIMENTS, NETWORKS, RULES, SCHEMES)
+    before = [dict(table) for table in tables]
+    yield
+    for table, rows in zip(tables, before, strict=True):
+        table.clear()
+        table.update(rows)
+
+
+def test_the_examples_of_contributing_run_and_name_files_that_are_there(registries):
+    text = read("CONTRIBUTING.md")
+    examples, shared = re.findall(r"```python\n(.*?)```", text, re.DOTALL), {}
+    assert len(examples) >= 6
+    for example in examples:
+        assert 3 <= len(example.splitlines()) <= 10
+        exec(example, shared)
+    paths = re.findall(r"`((?:kit|tests|notebooks)/[\w/.*]+)`", text)
+    assert not [path for path in paths if not list(ROOT.glob(path.rstrip("/")))]
 
 
 def test_no_file_names_a_path_of_the_machine_it_was_written_on(tracked):

@@ -92,8 +92,9 @@ def run_experiment(name, table, folder, *, profile="quick", intensities="scan", 
     size = dict(experiment.schedule) | run_size(experiment, profile, options)
     run = open_run(folder, {"experiment": name, "intensities": intensities, "seed": seed, **_decisive(size)})
     cache = cache_dir or run.folder.parent / "cache"
-    cohort = prepare(select(table, "train"), cache, intensities=intensities)
-    validation = prepare(select(table, "validation"), cache, intensities=intensities, statistics=cohort.statistics)
+    reading = {"intensities": intensities, "progress": options.get("progress", True)}
+    cohort = prepare(select(table, "train"), cache, **reading)
+    validation = prepare(select(table, "validation"), cache, statistics=cohort.statistics, **reading)
     about = {"experiment": name, **_as_metadata(cohort.statistics)}
     history = train(network, cohort, validation, scheme=experiment.scheme, seed=seed, run=run, metadata=about, **size)
     return network, cohort.statistics, history

@@ -12,7 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from kit.experiments.runs import RunError
-from kit.metrics import compare, intervals
+from kit.metrics import compare, evaluate_cohort, intervals, partitions
+from kit.models import Detector
+from kit.scans import select, write_table
 
 COHORT = {
     "scans": 621, "patients": 493, "lesions": 1675, "lesions_per_scan": 2.7, "mean_radius_mm": 5.0,
@@ -110,6 +112,46 @@ def comparison_table(name, sweep, patches_visited, record, threshold=0.5):
     return pd.concat(rows, names=["source", ""]).droplevel(1)
 
 
+def evaluate_sampled(name, trained, table, folder, record, *, device="auto", progress=True):
+    """Evaluate a trained experiment on partitions of the test scans, and compare it with the record and the thesis.
+
+    What is there from an earlier call with as much training is read back. `sampled.csv` in the folder has the
+    comparison.
+
+    Parameters
+    ----------
+    name : str
+        Of an experiment, of the thesis or your own.
+    trained : (network, statistics, history)
+        As `kit.experiments.run_experiment` returns.
+    table : pandas.DataFrame
+        Rows of a manifest; those of the test split are evaluated.
+    folder : path
+        The run's.
+    record : Record
+    device : str
+        "auto" takes a GPU where there is one.
+    progress : bool
+        Show a bar of the scans.
+
+    Returns
+    -------
+    found : kit.metrics.Evaluation
+    compared : pandas.DataFrame
+        See `comparison_table`.
+    maps : pathlib.Path
+        The folder with a scan's map in `<scan_id>/map.nii.gz`.
+    """
+    network, statistics, history = trained
+    visited = int(history.patches_visited.iloc[-1])
+    maps, detector = Path(folder) / f"sampled_{visited}", Detector(network, statistics)  # more training, another folder
+    options = {"where": partitions, "device": device, "progress": progress}
+    found = evaluate_cohort(detector, select(table, "test"), maps, **options)
+    compared = comparison_table(name, found.sweep, visited, record)
+    write_table(compared.reset_index(), Path(folder) / "sampled.csv")
+    return found, compared, maps
+
+
 def score_row(sweep, patches_visited, threshold=0.5):
     """Pool the sweep of a cohort's scans into one row with the columns of `comparison_table`."""
     found = intervals(sweep_at(sweep, threshold), by=["threshold"])
@@ -134,7 +176,34 @@ def record_table(record, threshold=0.5, labels="clean"):
     return pd.concat(rows, names=["experiment", ""]).droplevel(1)
 
 
-def score_changes(record, before, after, threshold=0.5, labels=("clean", "clean")):
+def changes(record, pairs, threshold=0.5):
+    """What going from one recorded experiment to another changed, and what it changed in the thesis (Table 5.5).
+
+    Parameters
+    ----------
+    record : Record
+    pairs : sequence of (str, str)
+        Experiments before and after; pairs of which one is not on record are left out.
+    threshold : float
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by change ("A → B") and rate (of `SCORES`): the columns of `kit.metrics.compare`, after less before on
+        the same patients, and `published`, all as fractions; NaN where the thesis lacks one of the two.
+    """
+    printed = published_sampled()[list(SCORES)]
+    rows = {}
+    for before, after in dict.fromkeys(pairs):
+        if record.of(before) and record.of(after):
+            published = printed.reindex([after]).iloc[0] - printed.reindex([before]).iloc[0]
+            rows[f"{before} → {after}"] = compare_recorded(record, before, after, threshold).assign(published=published)
+    if not rows:
+        return pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=["change", "rate"]))
+    return pd.concat(rows, names=["change", "rate"])
+
+
+def compare_recorded(record, before, after, threshold=0.5, labels=("clean", "clean")):
     """Compare two recorded experiments patient by patient: how much each score changes from `before` to `after`.
 
     `labels` are the kinds of training labels of the two. Returns `kit.metrics.compare`, indexed by the four `SCORES`;
@@ -173,7 +242,13 @@ def format_scores(table):
     >>> text.drop(columns=["scans", "lesions"]).values.tolist()
     [['40,000,000', '84.7', '75.2', '0.662', '0.996'], ['not published', '', '', '', '']]
     """
-    return pd.DataFrame([_formatted(row) for _, row in table.iterrows()], index=table.index)
+    whole = ("patches_visited", ",.0f"), ("scans", ".0f"), ("lesions", ".0f")
+    columns = {name.replace("_", " "): [format(value, shape) for value in table[name]] for name, shape in whole}
+    columns |= {title: _with_interval(table, score, *shape) for score, title, *shape in SAMPLED_FORMAT}
+    text = pd.DataFrame(columns, table.index)
+    text.loc[table.scans.isna().to_numpy()] = ""
+    text.loc[table.patches_visited.isna().to_numpy(), "patches visited"] = "not published"
+    return text
 
 
 def format_whole_scans(table):
@@ -186,11 +261,7 @@ def format_whole_scans(table):
     ['0.23']
     """
     counts = [name for name in ("scans", "tp", "fn", "fp") if name in table]
-    text = {
-        score: [_with_interval(row, score, factor, digits) for _, row in table.iterrows()]
-        for score, factor, digits in WHOLE_SCAN_FORMAT
-        if score in table
-    }
+    text = {score: _with_interval(table, score, *shape) for score, *shape in WHOLE_SCAN_FORMAT if score in table}
     return table[["min_volume_mm3", *counts]].assign(**text).set_index("min_volume_mm3")
 
 
@@ -203,16 +274,6 @@ def published_row(name):
     published = pd.concat([published_sampled(), fcn])
     row = published.assign(scans=50, lesions=122).reindex([name])
     return row.reindex(columns=COLUMNS).rename_axis("experiment")
-
-
-def published_changes(before, after):
-    """How much each of the `SCORES` changes between two experiments in Table 5.5; NaN where it lacks one of them.
-
-    >>> published_changes("A", "B").round(3).tolist(), published_changes("A", "my own").isna().all()
-    ([0.017, -0.039, -0.031, 0.001], np.True_)
-    """
-    rows = published_sampled()[list(SCORES)].reindex([before, after])
-    return rows.iloc[1] - rows.iloc[0]
 
 
 def published_sampled():
@@ -254,18 +315,11 @@ def published_whole_scans(network):
     return pd.DataFrame(rows if network == "D" else [], columns=columns).assign(scans=50)
 
 
-def _formatted(row):
-    if pd.isna(row.scans):
-        return {"patches visited": "not published"} | dict.fromkeys(
-            ["scans", "lesions", *(title for _, title, *_ in SAMPLED_FORMAT)], ""
-        )
-    visited = "not published" if pd.isna(row.patches_visited) else f"{row.patches_visited:,.0f}"
-    counts = {"patches visited": visited, "scans": f"{row.scans:.0f}", "lesions": f"{row.lesions:.0f}"}
-    return counts | {title: _with_interval(row, score, *shape) for score, title, *shape in SAMPLED_FORMAT}
-
-
-def _with_interval(row, score, factor, digits):
-    value, low, high = (factor * row.get(score + end, float("nan")) for end in ("", "_low", "_high"))
-    if pd.isna(value):
-        return "–"
-    return f"{value:.{digits}f}" + ("" if pd.isna(low) else f" ({low:.{digits}f}–{high:.{digits}f})")
+def _with_interval(table, score, factor, digits):
+    """A column of a table as text, each figure with its interval where the table has one; an unknown one is a dash."""
+    columns = table.reindex(columns=[score, f"{score}_low", f"{score}_high"]).astype(float) * factor
+    text = []
+    for value, low, high in columns.to_numpy():
+        limits = f" ({low:.{digits}f}–{high:.{digits}f})" if low == low else ""
+        text.append(f"{value:.{digits}f}{limits}" if value == value else "–")
+    return text

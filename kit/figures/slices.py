@@ -268,9 +268,7 @@ def precision_recall(ax, summary, *, label=None, mark=(0.5,), **style):
 
 
 def published_point(ax, recall, precision, label):
-    """Draw a figure of the thesis, rates in [0, 1], as a star beside measured curves; NaN is not drawn."""
-    if recall != recall or precision != precision:
-        return ax
+    """Draw a figure of the thesis, rates in [0, 1], as a star beside measured curves."""
     ax.plot(100 * recall, 100 * precision, "*", color="black", markersize=11)
     ax.annotate(label, (100 * recall, 100 * precision), (-7, 7), textcoords="offset points", ha="right", fontsize=8)
     return ax

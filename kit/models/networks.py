@@ -244,8 +244,8 @@ def layer_table(network):
     return table if len(row_of(network).paths) > 1 else table.drop(columns="path")
 
 
-def network_table(networks=tuple(NETWORKS)):
-    """One row a network: its input, the windows of its paths, its depth, and its parameter count.
+def network_table(networks=None):
+    """One row a network (all of `NETWORKS` by default): its input, paths, depth and parameter count.
 
     Returns
     -------
@@ -261,7 +261,7 @@ def network_table(networks=tuple(NETWORKS)):
     ['main 51x51', 'main 51x51, beside 91x91']
     """
     records = []
-    for row in map(row_of, networks):
+    for row in map(row_of, NETWORKS if networks is None else networks):
         depth = sum(layer.kind != "mp" for layer in layers(row))
         shape = "x".join(map(str, row.patch_shape))
         paths = ", ".join(f"{path} {side}x{side}" for path, (side, _) in row.paths.items())

@@ -8,13 +8,14 @@ from kit.experiments import (
     EXPERIMENTS,
     Record,
     RunError,
+    changes,
+    compare_recorded,
     comparison_table,
     format_scores,
     published_row,
     published_sampled,
     read_record,
     record_table,
-    score_changes,
     sweep_at,
 )
 from kit.metrics import compare
@@ -84,7 +85,7 @@ def test_a_record_is_one_row_an_experiment(record):
 
 def test_changes_of_scores_are_the_paired_comparison_of_two_experiments(record):
     wanted = compare(*(sweep_at(record.of(name).sweeps) for name in "AB"))
-    found = score_changes(record, "A", "B")
+    found = compare_recorded(record, "A", "B")
     assert found.index.tolist() == ["recall", "precision", "dice", "dice_healthy"]
     pd.testing.assert_frame_equal(found, wanted.loc[found.index])
     assert found.loc["recall", "difference"] == pytest.approx(2 / 7)
@@ -98,9 +99,17 @@ def test_formatted_rates_have_their_intervals_and_a_rate_that_does_not_exist_a_d
     assert text.loc["on record", "patches visited"] == "9,000"
 
 
+def test_changes_stand_beside_the_published_ones_and_pairs_that_are_not_on_record_are_left_out(record):
+    found = changes(record, [("A", "B"), ("A", "C"), ("A", "B")])
+    assert found.index.get_level_values("change").unique().tolist() == ["A → B"]
+    assert found.loc["A → B"].drop(columns="published").equals(compare_recorded(record, "A", "B"))
+    assert found.published.round(3).tolist() == [0.017, -0.039, -0.031, 0.001]
+    assert changes(read_record(""), [("A", "B")]).empty
+
+
 def test_what_is_not_on_record_is_refused_by_its_name(record):
     with pytest.raises(RunError, match="C with clean labels is not on record"):
-        score_changes(record, "A", "C")
+        compare_recorded(record, "A", "C")
     with pytest.raises(RunError, match="nothing with faulty labels is on record"):
         record_table(record, labels="faulty")
 
