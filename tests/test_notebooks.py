@@ -143,8 +143,8 @@ def test_every_experiment_of_the_thesis_has_its_notebook():
 def test_label_noise_is_measured_against_the_clean_truth(execute):
     run_dir = execute("13_label_noise").run_dir
     assert len(pd.read_csv(run_dir / "sampled.csv")) == 8  # two schemes, two kinds of labels, here and on record
-    told = pd.read_csv(run_dir / "labels" / "faults.csv")
-    assert (told.fault != "none").mean() > 0.3
+    done = pd.read_csv(run_dir / "labels" / "faults.csv")
+    assert (done.fault != "none").mean() > 0.3
 
 
 @pytest.mark.notebooks

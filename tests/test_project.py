@@ -47,7 +47,14 @@ def imported(source):
 
 
 def is_module(package, name):
-    return (ROOT / package.replace(".", "/") / f"{name}.py").is_file()
+    """Whether a name of a package is one of its modules, and nothing that its face offers."""
+    folder = ROOT / package.replace(".", "/")
+    return (folder / f"{name}.py").is_file() and name not in offered(folder / "__init__.py")
+
+
+def offered(face):
+    nodes = [node for node in ast.walk(ast.parse(face.read_text())) if isinstance(node, ast.ImportFrom)]
+    return {alias.name for node in nodes for alias in node.names}
 
 
 def code_of(notebook):

@@ -114,6 +114,7 @@ def run_size(experiment, profile, options=()):
     >>> run_size(EXPERIMENTS["FCN"], "full")
     {'patches_per_epoch': None, 'epochs': 250, 'validation_patches': None}
     """
+    check_choices(profile=(profile, PROFILES))
     size = PROFILES[profile] | dict(options)
     patches = size.pop("patches")
     size["epochs"] = size["epochs"] or experiment.epochs

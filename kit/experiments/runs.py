@@ -148,7 +148,7 @@ def check_choices(**words):
 
 
 def check_device(device):
-    """Refuse a device that torch does not know or that this machine lacks; "auto" is always there.
+    """Refuse a device that torch does not know, or a GPU that this machine lacks: RunError. "auto" is always there.
 
     Examples
     --------
@@ -159,7 +159,7 @@ def check_device(device):
     """
     try:
         found = torch.device("cpu" if device == "auto" else device)
-        there = found.type == "cpu" or (found.type == "cuda" and (found.index or 0) < torch.cuda.device_count())
+        there = found.type != "cuda" or (found.index or 0) < torch.cuda.device_count()
     except RuntimeError:
         there = False
     if not there:

@@ -48,7 +48,7 @@ def test_versions_and_hardware_are_written_but_not_the_machines_name(tmp_path):
     assert platform.node() not in text
 
 
-def test_damaged_parameters_are_told_with_a_remedy(tmp_path):
+def test_damaged_parameters_are_refused_with_a_remedy(tmp_path):
     (tmp_path / "parameters.json").write_text("{half")
     with pytest.raises(RunError, match=r"parameters\.json cannot be read .* Choose another folder"):
         open_run(tmp_path, PARAMETERS)
@@ -63,7 +63,7 @@ def test_a_table_comes_back_to_the_last_bit(tmp_path):
     pd.testing.assert_frame_equal(run.load_table("history"), table, check_exact=True)
 
 
-def test_a_missing_table_is_told_with_a_remedy(tmp_path):
+def test_a_missing_table_is_named_with_a_remedy(tmp_path):
     with pytest.raises(RunError, match=r"metrics\.csv is missing"):
         open_run(tmp_path, PARAMETERS).load_table("metrics")
 
@@ -80,7 +80,7 @@ def test_a_checkpoint_comes_back_whole(tmp_path):
     assert repr(back) == repr(state)
 
 
-def test_a_damaged_checkpoint_is_told_with_a_remedy(tmp_path):
+def test_a_damaged_checkpoint_is_refused_with_a_remedy(tmp_path):
     run = open_run(tmp_path, PARAMETERS)
     run.save_checkpoint({"a": torch.zeros(1000)}, {})
     path = tmp_path / "checkpoint.safetensors"
