@@ -39,10 +39,10 @@ def replacing(path):
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with replacing(f"{folder}/told.txt") as part:
+    ...     with replacing(f"{folder}/note.txt") as part:
     ...         _ = part.write_text("all of it")
     ...     [path.name for path in Path(folder).iterdir()]
-    ['told.txt']
+    ['note.txt']
     """
     path = Path(path)
     part = path.with_name(f".{uuid.uuid4().hex[:12]}-{path.name}")

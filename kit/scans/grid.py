@@ -112,6 +112,25 @@ def resample(array, steps, new_shape, new_steps):
     return np.ascontiguousarray(array)
 
 
+def cut_box(array, first, shape, fill):
+    """The box of a (slice, row, column) array that has a shape and begins at a voxel, which may lie outside.
+
+    A view where the box lies inside the array; otherwise a copy with `fill` beyond the array.
+
+    Examples
+    --------
+    >>> cut_box(np.array([[[1, 2, 3]]]), (0, 0, 1), (1, 1, 4), fill=0).tolist()
+    [[[2, 3, 0, 0]]]
+    """
+    part = array[tuple(slice(max(a, 0), max(a + n, 0)) for a, n in zip(first, shape, strict=True))]
+    if part.shape == tuple(shape):
+        return part
+    box = np.full(shape, fill, array.dtype)
+    start = [max(-a, 0) for a in first]
+    box[tuple(slice(a, a + n) for a, n in zip(start, part.shape, strict=True))] = part
+    return box
+
+
 def _to_canonical(affine):
     return nib.orientations.ornt_transform(nib.io_orientation(affine), CANONICAL)
 

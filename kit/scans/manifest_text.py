@@ -1,4 +1,4 @@
-"""The text of a manifest: its columns and rows with their line numbers, and how faults are told."""
+"""The text of a manifest: its columns and rows with their line numbers, and the message that lists its faults."""
 
 import csv
 import difflib
