@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from small_scans import cohort_of
 
 from kit.samplers import Cohort, Places, Resident, draw, patches, prepare
 
