@@ -16,7 +16,7 @@ COLUMNS = ["kind", "slice", "row", "column", "strength", "scale", "steepness"]
 FLAT = 0.25  # of the strongest curvature: along a tube there is less
 ROUND = 0.5  # of the strongest curvature: across a tube, and all ways in a blob, there is more
 OFF_RIDGE = 0.7  # voxels: the middle of a tube or blob lies so near
-AROUND = 12  # voxels that the blur sees beyond the box of a region
+AROUND = 12  # voxels around a region's box, so that the blur sees no edge there
 
 
 def find_blobs(image, region=None, *, sigma=1.0, brightness=0.0, apart=8):

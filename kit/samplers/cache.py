@@ -1,8 +1,8 @@
 """A cohort prepared once for training: memory-mapped scans and the voxels that samples are drawn from.
 
 Each scan becomes a float16 volume and lists of voxels (lesion, healthy and not black), so that memory does not grow
-with the number of scans. Which voxels of a lesion lie on its border, or would survive an erosion, is written beside
-them once, because every epoch asks for it.
+with the number of scans. Which voxels of a lesion lie on its border, or would survive an erosion, is found
+once and kept with them, because every epoch asks for it.
 """
 
 import hashlib

@@ -62,9 +62,9 @@ class Resident:
         down, right = row - low_row, column - low_column
         total = 0
         for below in (0, 1):
-            for beside in (0, 1):
-                share = (down if below else 1 - down) * (right if beside else 1 - right)
-                seen = self._look(places, low_row.long() + below, low_column.long() + beside, depth)
+            for right_of in (0, 1):
+                share = (down if below else 1 - down) * (right if right_of else 1 - right)
+                seen = self._look(places, low_row.long() + below, low_column.long() + right_of, depth)
                 total = total + seen * share[..., None]  # (N, row, column, slice)
         scale, offset = (v[places.scan][:, None, None, None] for v in (self.scale, self.offset))
         return (total * scale + offset).permute(0, 3, 1, 2)  # (N, slice, row, column)

@@ -79,7 +79,7 @@ def to_file_axes(array, grid):
 def resampled_frame(grid, spacing_mm):
     """Shape, spacing and affine of (slice, row, column) voxels of `spacing_mm` that cover all of `grid`.
 
-    An axis whose spacing is within 2 % of `spacing_mm` stays as it is; None leaves all three.
+    An axis whose spacing (mm) is within 2 % of `spacing_mm` stays as it is; None leaves all three.
     """
     shape, affine = frame(grid)
     steps = spacing(affine)
@@ -94,9 +94,9 @@ def resampled_frame(grid, spacing_mm):
 
 
 def resample(array, steps, new_shape, new_steps):
-    """Bring an array with voxel sizes `steps` onto another grid around the same centre.
+    """Bring a (slice, row, column) array with voxel sizes `steps` (mm) onto another grid around the same centre.
 
-    Floats are interpolated linearly and averaged over coarser voxels, bools take the nearest voxel; axes that do not
+    The new grid has the shape `new_shape` and voxel sizes `new_steps` (mm). Floats are interpolated linearly and averaged over coarser voxels, bools take the nearest voxel; axes that do not
     change are not touched, so that without a change every voxel stays what it was.
     """
     axes = [

@@ -19,8 +19,9 @@ def search_region(scan, row) -> np.ndarray:
 def foreground(image) -> np.ndarray:
     """Voxels of the head, or of a skull-stripped brain, with black air left out: bool `(slice, row, column)`.
 
-    Air is what lies near the minimum, whatever that is (a z-scored scan has a negative one); dark places inside the
-    head, slice by slice, belong to it. Where the air has no noise, every voxel above the minimum counts.
+    Air is what lies near the minimum, which may be negative (z-scored scans); what the head surrounds within a slice
+    belongs to it. Where the air has no noise, every voxel above the minimum counts. `image` is (slice, row, column),
+    in any intensities.
 
     Examples
     --------
@@ -44,7 +45,7 @@ def foreground(image) -> np.ndarray:
 def intensity_statistics(image, mask=None) -> tuple[float, float]:
     """Mean and standard deviation of the intensities inside `mask` (default: `foreground(image)`).
 
-    Raises ScanError where the mask is empty or its voxels are all alike.
+    Both arrays are (slice, row, column), the mask bool. ScanError where the mask is empty or its voxels are all alike.
 
     Examples
     --------
@@ -58,7 +59,9 @@ def intensity_statistics(image, mask=None) -> tuple[float, float]:
 
 
 def normalise(image, mean=None, sd=None) -> np.ndarray:
-    """`(image - mean) / sd` as float32; without `mean` and `sd`, with the scan's own `intensity_statistics`.
+    """`(image - mean) / sd`, float32 (slice, row, column); by default with the scan's own `intensity_statistics`.
+
+    ScanError where only one of `mean` and `sd` is given, or they are not finite, or `sd` is not above 0.
 
     Examples
     --------

@@ -106,6 +106,19 @@ def select(table, split, *, follow_ups=False) -> pd.DataFrame:
 
     On follow-ups the thesis' lesions were not labelled again, so its experiments leave them out.
 
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From `read_manifest`.
+    split : {"train", "validation", "test", ""}
+    follow_ups : bool
+        Take all labelled sessions.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Some rows of `table`, in its order.
+
     Raises
     ------
     ManifestError
@@ -201,8 +214,8 @@ def _place_files(row, root):
         elif "\\" in value:
             yield row.problem(name, "no such file; write its folders with / instead of \\")
         else:
-            beside = os.listdir(place.parent) if place.parent.is_dir() else []
-            yield row.problem(name, f"no such file in {root}{nearest(place.name, beside)}; correct the path")
+            siblings = os.listdir(place.parent) if place.parent.is_dir() else []
+            yield row.problem(name, f"no such file in {root}{nearest(place.name, siblings)}; correct the path")
 
 
 def _file_problems(rows):

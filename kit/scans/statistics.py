@@ -63,7 +63,9 @@ def cohort_statistics(table, *, progress=True) -> CohortStatistics:
 
 
 def relative(image, head=None):
-    """Scale an image so that 0 is its minimum and 1 the median of its head; float32.
+    """Scale an image (slice, row, column) so that 0 is its minimum and 1 the median of its head; float32.
+
+    `head` is a bool array of the same shape, by default `kit.scans.foreground(image)`.
 
     Examples
     --------

@@ -152,7 +152,7 @@ def _require_map(array, scan, path):
 
 
 def _write_whole(array, grid, path):
-    """Write beside the path and move there, so that no reader ever meets half a file."""
+    """Write an array in the file's own axes, with the geometry of the scan's file."""
     if grid.header is None:
         image = nib.Nifti1Image(array, grid.affine)
         image.set_sform(grid.affine, code="scanner")

@@ -83,7 +83,7 @@ class ErrorBrowser(SliceViewer):
 
     @property
     def errors(self):
-        """The errors of the chosen point and kinds, with verdict and note."""
+        """The errors of `point` and `kinds`, with verdict and note."""
         judged = [self._book.of(row) for row in self._rows.to_dict("records")]
         return self._rows.assign(verdict=[verdict for verdict, _ in judged], note=[note for _, note in judged])
 
@@ -102,7 +102,7 @@ class ErrorBrowser(SliceViewer):
         self._mark(self.error, verdict, note)
 
     def montage(self, slices=None, *, width=10.0):
-        """Draw the curve and some errors of the chosen point, FN first and larger ones before smaller ones."""
+        """Draw the curve and some errors at its current point, FN first and larger ones before smaller ones."""
         figure = Figure(figsize=(width, 0.34 * width), layout="constrained")
         left, right = figure.subfigures(1, 2, width_ratios=(1, 1.7))
         precision_recall(left.subplots(), self._curve, mark=(self._curve.threshold[self.point],))
@@ -143,7 +143,7 @@ class ErrorBrowser(SliceViewer):
         raise ViewerError("there is no error to look at: errors has no row at this threshold")
 
     def _scan(self, scan_id):
-        """Scan and map; the last two are kept, for a reader goes back and forth."""
+        """A scan and its map; the last two scans are kept in memory, for going back and forth."""
         if scan_id not in self._loaded:
             self._loaded = dict([*self._loaded.items()][-1:])
             self._loaded[scan_id] = self._load(scan_id)

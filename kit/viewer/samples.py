@@ -36,7 +36,7 @@ class SampleBrowser(SliceViewer):
     scheme, scan : str
         Which draw and which scan are shown.
     sample : int
-        The row of `samples` that is chosen, or -1.
+        The row of `samples` that the cross-hair is at, or -1.
     samples : pandas.DataFrame
         What is drawn from this scan, in slice order.
 
@@ -65,7 +65,7 @@ class SampleBrowser(SliceViewer):
 
     @property
     def samples(self):
-        """The chosen scheme's rows of the chosen scan, in slice order."""
+        """The rows of `scheme` in `scan`, in slice order."""
         return self._rows
 
     def counts(self):

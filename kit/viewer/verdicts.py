@@ -1,7 +1,7 @@
 """What a reader thinks of a detector's errors, and labels revised by it.
 
 A network's "false" positive may be a lesion that the label misses, and a missed "lesion" a slip of the label: the
-thesis found more than a dozen by looking. Verdicts are one CSV beside a run, a row an error, written after every mark:
+thesis found more than a dozen by looking. Verdicts are one CSV a run, a row an error, written after every mark:
 
     label fault on an FP   the predicted component becomes a lesion of the revised label
     label fault on an FN   the lesion is taken out of it
@@ -72,7 +72,7 @@ class VerdictBook:
 
 
 def read_verdicts(path):
-    """Read a file of verdicts; VerdictError if it is none."""
+    """Read a file of verdicts: one row an error, columns as `VerdictBook.table`; VerdictError if it is none."""
     text = dict.fromkeys(("scan_id", "patient_id", "kind", "verdict", "note", "marked"), str)
     try:
         table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={name: [""] for name in FACTS})
@@ -85,7 +85,7 @@ def read_verdicts(path):
 
 
 def saved_maps(table, folder):
-    """A function from a scan's id to (Scan, probability map), for maps that `kit.experiments.evaluation` has written.
+    """Make a function from a scan's id to (Scan, probability map), for maps that an evaluation has written.
 
     Parameters
     ----------
@@ -202,6 +202,6 @@ def _common_root(table):
 
 
 def _key(error):
-    """What tells one error from another, whatever the threshold at which it is looked at."""
+    """Text that names an error by its scan, kind and place, the same at every threshold."""
     at = "_".join(f"{float(error[name]):.2f}" for name in ("slice", "row", "column"))
     return f"{error['scan_id']}_{error['kind']}_{at}"
