@@ -45,6 +45,16 @@ def plan_cohort(patients=24, seed=2015, folder="data/phantom", follow_ups=3):
     Lesion counts and radii are the quantiles of the thesis' distributions, dealt out at random, so that even a small
     cohort has them. Of 12 patients, 7 go to training, 2 to validation, 3 to test; counts are spread evenly over them.
 
+    Parameters
+    ----------
+    patients : int
+    seed : int
+        Patient n has the seed 1000 * `seed` + n.
+    folder : str
+        Where the files will lie, relative to the manifest.
+    follow_ups : int
+        Patients with a second session, on which lesions have grown, shrunk, or are new.
+
     Returns
     -------
     pandas.DataFrame
@@ -171,6 +181,8 @@ def _write(array, path):
 def fingerprint(image, label):
     """Describe a scan so that the same scan made elsewhere can be recognised: lesion voxels and octant means.
 
+    `image` and `label` are (slice, row, column), the label bool; the result is a str.
+
     >>> label = np.zeros((4, 4, 4), bool); label[0, 0, :3] = True
     >>> fingerprint(np.full((4, 4, 4), 20), label)
     'lesions 3 | means 20 20 20 20 20 20 20 20'
@@ -200,13 +212,22 @@ def draw_scan(seed, radii_mm, growth=None, session=1):
     seed : int
         The patient: anatomy, and place, shape and contrast of every lesion.
     radii_mm : sequence of float
-        One lesion each; `growth` multiplies them.
+        One lesion each.
+    growth : sequence of float, optional
+        One factor a lesion, 0 for one that is not there yet; by default 1.
     session : int
         Noise, bias and receiver gain differ from session to session, the head's position does not.
 
     Returns
     -------
-    image : int16 (160, 256, 256), 1 mm; label : bool, same shape
+    image : (160, 256, 256) int16 array
+        1 mm voxels, axes (slice, row, column).
+    label : bool array of the same shape
+
+    Raises
+    ------
+    PhantomError
+        The head has no room for the lesions.
     """
     head = draw_head(np.random.default_rng([seed, 0]))
     lesions = draw_lesions(radii_mm, head.junction, np.random.default_rng([seed, 1]))

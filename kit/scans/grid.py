@@ -96,8 +96,9 @@ def resampled_frame(grid, spacing_mm):
 def resample(array, steps, new_shape, new_steps):
     """Bring a (slice, row, column) array with voxel sizes `steps` (mm) onto another grid around the same centre.
 
-    The new grid has the shape `new_shape` and voxel sizes `new_steps` (mm). Floats are interpolated linearly and averaged over coarser voxels, bools take the nearest voxel; axes that do not
-    change are not touched, so that without a change every voxel stays what it was.
+    The new grid has the shape `new_shape` and voxel sizes `new_steps` (mm). Floats are interpolated linearly and
+    averaged over coarser voxels, bools take the nearest voxel; axes that do not change are not touched, so that
+    without a change every voxel stays what it was.
     """
     axes = [
         axis
