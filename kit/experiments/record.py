@@ -21,7 +21,7 @@ from kit.experiments.runs import environment
 from kit.metrics import border_profile, evaluate_cohort, partitions, pool_profiles
 from kit.models import Detector
 from kit.phantom import make_missing, plan_cohort
-from kit.scans import ScanError, load_map, load_row, read_manifest, select
+from kit.scans import ScanError, load_map, load_row, read_manifest, select, write_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = ("runs", "histories", "sweeps", "lesions", "borders")
@@ -111,7 +111,7 @@ def record_cohort(folder, patients, seed):
             f"{path}: holds another cohort than the {patients} patients of seed {seed} asked for; choose another folder"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    planned.to_csv(path, index=False)
+    write_manifest(planned, path)
     return make_missing(read_manifest(path, check_files=False))
 
 

@@ -1,6 +1,6 @@
 """The thesis' networks, their exact whole-scan form, and detectors made of them."""
 
-from kit.models.blobs import look_alikes
+from kit.models.blobs import find_blobs, look_alikes
 from kit.models.dense import CHUNK, probability_map
 from kit.models.detector import Detector
 from kit.models.fragments import Fragments, lattice_step

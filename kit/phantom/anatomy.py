@@ -107,7 +107,7 @@ def draw_head(rng):
 
 
 def smooth_field(rng, shape, scale):
-    """Draw a smooth random field, about zero mean and unit s.d., correlated over about `scale` voxels.
+    """Draw a smooth random field: float32 of a shape, mean about 0, s.d. about 1, correlated over `scale` voxels.
 
     >>> smooth_field(np.random.default_rng(0), (16, 20, 24), 6).shape
     (16, 20, 24)

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import re
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -21,43 +21,19 @@ from scipy import ndimage, stats
 from tqdm.auto import tqdm
 
 from kit.phantom.anatomy import SHAPE, draw_head, smooth_field
-from kit.scans import ScanError, lesion_table
+from kit.phantom.lesions import PhantomError, draw_lesions, implant
+from kit.scans import is_phantom, lesion_table, replacing
 
 # Lesions per scan: the quantiles of this list, mean 2.7 (thesis, ch. 1).
 LESIONS_PER_SCAN = (0, 0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 4, 4, 5, 5, 6, 7, 8)
 # Radii in mm: log-normal, mean 4.7 (thesis: 5; the cut at 15 mm costs 0.3); 38 % of the lesions below 30^3 mm3 are
 # smaller than 5^3 mm3 (thesis, ch. 5).
 RADIUS_MEDIAN_MM, RADIUS_LOG_SD, RADIUS_RANGE_MM = 3.9, 0.72, (1.0, 15.0)
-CORE_RADIUS_MM = 5.0  # larger lesions mostly have a necrotic core (thesis, ch. 1)
-CONTRAST = (0.14, 0.95)  # of the rim against the tissue, white matter = 1; drawn log-uniformly
 NOISE = (0.025, 0.05)  # s.d. of the Rician noise, white matter = 1
-SPLITS = (
-    "train",
-    "test",
-    "train",
-    "train",
-    "validation",
-    "train",
-    "test",
-    "train",
-    "train",
-    "validation",
-    "test",
-    "train",
+SPLITS = (  # of each 12 patients, from those with the most lesions down
+    *("train", "test", "train", "train", "validation", "train"),
+    *("test", "train", "train", "validation", "test", "train"),
 )
-
-
-@dataclass(frozen=True)
-class Lesion:
-    """A star-shaped lesion. Lengths in mm, intensities relative to white matter = 1."""
-
-    centre: tuple  # voxel (slice, row, column), float
-    radius_mm: float
-    waves: np.ndarray  # (waves, 5): direction vector (3), phase, amplitude relative to the radius
-    contrast: float
-    core: float | None  # intensity of the necrotic core, None without one
-    rim_mm: float
-    edge_mm: float
 
 
 # ---------------------------------------------------------------------------------------------------------- cohorts
@@ -68,6 +44,16 @@ def plan_cohort(patients=24, seed=2015, folder="data/phantom", follow_ups=3):
 
     Lesion counts and radii are the quantiles of the thesis' distributions, dealt out at random, so that even a small
     cohort has them. Of 12 patients, 7 go to training, 2 to validation, 3 to test; counts are spread evenly over them.
+
+    Parameters
+    ----------
+    patients : int
+    seed : int
+        Patient n has the seed 1000 * `seed` + n.
+    folder : str
+        Where the files will lie, relative to the manifest.
+    follow_ups : int
+        Patients with a second session, on which lesions have grown, shrunk, or are new.
 
     Returns
     -------
@@ -127,7 +113,7 @@ def make_missing(table, *, workers=None, progress=True):
 
     Raises
     ------
-    kit.scans.ScanError
+    PhantomError
         A scan that was made does not have the row's fingerprint: another version of the kit made the manifest.
     """
     rows = [row for row in table.to_dict("records") if is_phantom(row) and not _is_made(row)]
@@ -141,24 +127,26 @@ def make_missing(table, *, workers=None, progress=True):
     return table
 
 
-def is_phantom(row):
-    """Whether a manifest row (a mapping) is made here rather than brought.
-
-    >>> is_phantom({"source": "phantom:7"}), is_phantom({"source": ""})
-    (True, False)
-    """
-    return str(row.get("source", "")).startswith("phantom:")
-
-
 def make_scan(row):
-    """Make one phantom scan's two files from its manifest row; return its fingerprint."""
+    """Make one phantom scan's two files, image and label, from its manifest row (a mapping).
+
+    Returns
+    -------
+    str
+        The scan's `fingerprint`.
+
+    Raises
+    ------
+    PhantomError
+        The row has another fingerprint; nothing is written.
+    """
     seed = int(row["source"].split(":")[1])
     radii, growth = (_numbers(row.get(column, "")) for column in ("lesion_radii_mm", "growth"))
     image, label = draw_scan(seed, radii, growth or None, session=int(row["session"]))
     found = fingerprint(image, label)
     wanted = row.get("fingerprint", "")
     if isinstance(wanted, str) and wanted and not same_fingerprint(found, wanted):
-        raise ScanError(
+        raise PhantomError(
             f"{row['image']}: the scan made from {row['source']} has the fingerprint {found!r}, the manifest says "
             f"{wanted!r}; take the manifest that came with this version of the kit, or clear its fingerprint column"
         )
@@ -181,11 +169,10 @@ def _write(array, path):
     affine[:3, 3] = [127.5, 130.0, -75.0]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}-{path.name}")
     image = nibabel.Nifti1Image(array.transpose(2, 1, 0), affine)
     image.set_data_dtype(array.dtype)
-    image.to_filename(part)
-    os.replace(part, path)
+    with replacing(path) as part:
+        image.to_filename(part)
 
 
 # ------------------------------------------------------------------------------------------------------ fingerprint
@@ -193,6 +180,8 @@ def _write(array, path):
 
 def fingerprint(image, label):
     """Describe a scan so that the same scan made elsewhere can be recognised: lesion voxels and octant means.
+
+    `image` and `label` are (slice, row, column), the label bool; the result is a str.
 
     >>> label = np.zeros((4, 4, 4), bool); label[0, 0, :3] = True
     >>> fingerprint(np.full((4, 4, 4), 20), label)
@@ -223,13 +212,22 @@ def draw_scan(seed, radii_mm, growth=None, session=1):
     seed : int
         The patient: anatomy, and place, shape and contrast of every lesion.
     radii_mm : sequence of float
-        One lesion each; `growth` multiplies them.
+        One lesion each.
+    growth : sequence of float, optional
+        One factor a lesion, 0 for one that is not there yet; by default 1.
     session : int
         Noise, bias and receiver gain differ from session to session, the head's position does not.
 
     Returns
     -------
-    image : int16 (160, 256, 256), 1 mm; label : bool, same shape
+    image : (160, 256, 256) int16 array
+        1 mm voxels, axes (slice, row, column).
+    label : bool array of the same shape
+
+    Raises
+    ------
+    PhantomError
+        The head has no room for the lesions.
     """
     head = draw_head(np.random.default_rng([seed, 0]))
     lesions = draw_lesions(radii_mm, head.junction, np.random.default_rng([seed, 1]))
@@ -249,111 +247,3 @@ def _acquire(image, rng):
     real = image + sd * rng.standard_normal(SHAPE, dtype=np.float32)
     imaginary = sd * rng.standard_normal(SHAPE, dtype=np.float32)
     return np.round(rng.uniform(300, 900) * np.hypot(real, imaginary)).astype(np.int16)
-
-
-# ---------------------------------------------------------------------------------------------------------- lesions
-
-
-def draw_lesions(radii_mm, where, rng, *, spacing_mm=(1, 1, 1), gap_mm=4.0):
-    """Draw place, shape and contrast of lesions.
-
-    Parameters
-    ----------
-    radii_mm : sequence of float
-        One a lesion.
-    where : array (slice, row, column)
-        Relative probability of a centre at each voxel; lesions keep clear of voxels at 0 only with their centre.
-
-    Raises
-    ------
-    ScanError
-        `where` has no room for them.
-    """
-    places = np.argwhere(where > 0)
-    weights = np.asarray(where[where > 0], float)
-    lesions = []
-    for radius in radii_mm:
-        centre = _free_place(places, weights, radius, lesions, rng, np.asarray(spacing_mm), gap_mm)
-        lesions.append(_draw_lesion(centre, radius, rng))
-    return lesions
-
-
-def _free_place(places, weights, radius, lesions, rng, spacing_mm, gap_mm):
-    for _ in range(200 if weights.sum() else 0):
-        centre = places[rng.choice(len(places), p=weights / weights.sum())] + rng.uniform(-0.5, 0.5, 3)
-        apart = [np.linalg.norm((le.centre - centre) * spacing_mm) - le.radius_mm - radius for le in lesions]
-        if min(apart, default=gap_mm) >= gap_mm:
-            return tuple(centre.tolist())
-    raise ScanError(f"no room for lesion {len(lesions) + 1} (radius {radius:.1f} mm): allow more voxels in `where`")
-
-
-def _draw_lesion(centre, radius, rng):
-    n = 6
-    waves = np.empty((n, 5))
-    waves[:, :3] = rng.standard_normal((n, 3)) * np.linspace(1.0, 4.0, n)[:, None]
-    waves[:, 3] = rng.uniform(0, 2 * np.pi, n)
-    irregular = 0.06 + 0.012 * radius  # shape complexity grows with size (thesis, Fig. 5.3)
-    waves[:, 4] = irregular * rng.uniform(0.3, 1.0, n)
-    contrast = float(np.exp(rng.uniform(*np.log(CONTRAST))))
-    core = float(rng.uniform(0.3, 0.65)) if radius > CORE_RADIUS_MM * rng.uniform(0.9, 1.25) else None
-    return Lesion(
-        centre, float(radius), waves, contrast, core, float(rng.uniform(1.5, 3.2)), float(rng.uniform(1.0, 2.0))
-    )
-
-
-def implant(image, lesions, *, white_matter, spacing_mm=(1, 1, 1)):
-    """Put lesions into a scan of a healthy head: the phantom's own, or one that is given.
-
-    Parameters
-    ----------
-    image : array (slice, row, column)
-        Left as it is.
-    lesions : list of Lesion
-    white_matter : float
-        Intensity of white matter in `image`: lesion contrast is relative to it.
-
-    Returns
-    -------
-    image : float32, label : bool
-        The truth is where the lesion fills half of a voxel or more.
-    """
-    image, label = np.array(image, np.float32), np.zeros(image.shape, bool)
-    for lesion in lesions:
-        reach = np.ceil((1.8 * lesion.radius_mm + 8) / np.asarray(spacing_mm)).astype(int)
-        middle = np.round(lesion.centre).astype(int)
-        box = tuple(slice(max(m - r, 0), m + r + 1) for m, r in zip(middle, reach, strict=True))
-        depth, wave = _depth_mm(lesion, box, image.shape, spacing_mm)
-        image[box] = _blend(image[box], depth, wave, lesion, white_matter)
-        label[box] |= depth >= 0
-    return image, label
-
-
-def _depth_mm(lesion, box, shape, spacing_mm):
-    """How deep each voxel of a box lies below the lesion's surface, mm (negative outside), and its first wave."""
-    inside = tuple(slice(b.start, min(b.stop, n)) for b, n in zip(box, shape, strict=True))
-    axes = [(g - c) * s for g, c, s in zip(np.ogrid[inside], lesion.centre, spacing_mm, strict=True)]
-    offset = np.stack(np.broadcast_arrays(*axes), axis=-1)
-    distance = np.linalg.norm(offset, axis=-1)
-    direction = offset / np.maximum(distance, 1e-6)[..., None]
-    waves = np.cos(np.einsum("...i,wi->...w", direction, lesion.waves[:, :3]) + lesion.waves[:, 3])
-    surface = lesion.radius_mm * np.maximum(1 + np.einsum("...w,w->...", waves, lesion.waves[:, 4]), 0.4)
-    return surface - distance, waves[..., 0]
-
-
-def _blend(tissue, depth, wave, lesion, white_matter):
-    """The lesion's look: soft edge, bright body, dark core inside an uneven rim, slightly dark oedema around."""
-    fine = tissue - ndimage.gaussian_filter(tissue, 1.5)  # the scan's own grain goes on inside the lesion
-    body = white_matter * (0.92 + lesion.contrast) + fine
-    if lesion.core is not None:
-        rim_mm = lesion.rim_mm * (1 + 0.4 * wave)
-        body = body + _ramp((depth - rim_mm) / 1.5 + 0.5) * (white_matter * lesion.core + fine - body)
-    cover = _ramp(depth / lesion.edge_mm + 0.5)
-    oedema = 0.12 * np.exp(np.minimum(depth, 0) / (0.25 * lesion.radius_mm)) * (lesion.radius_mm > 3)
-    around = tissue - white_matter * oedema * (1 - cover)
-    return np.maximum(around + cover * (body - around), 0).astype(np.float32)
-
-
-def _ramp(x):
-    """Smooth step from 0 to 1."""
-    x = np.clip(x, 0, 1)
-    return x**2 * (3 - 2 * x)

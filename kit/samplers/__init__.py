@@ -1,5 +1,6 @@
 """Which voxels a network is trained on, and what is read around them."""
 
-from kit.samplers.cache import BORDER, ERODED, ERODED_BORDER, Cohort, PreparedScan, depth_of, prepare
-from kit.samplers.draw import SCHEMES, WHY, describe, draw, shell
-from kit.samplers.patches import Places, Resident, label_maps, patches
+from kit.samplers.cache import BORDER, ERODED, ERODED_BORDER, Cohort, PreparedScan, SamplerError, depth_of, prepare
+from kit.samplers.draw import SCHEMES, WHY, Scheme, describe, draw, shell
+from kit.samplers.patches import label_maps, patches
+from kit.samplers.resident import Places, Resident

@@ -1,13 +1,12 @@
 """A cohort prepared once for training: memory-mapped scans and the voxels that samples are drawn from.
 
 Each scan becomes a float16 volume and lists of voxels (lesion, healthy and not black), so that memory does not grow
-with the number of scans. Which voxels of a lesion lie on its border, or would survive an erosion, is written beside
-them once, because every epoch asks for it.
+with the number of scans. Which voxels of a lesion lie on its border, or would survive an erosion, is found
+once and kept with them, because every epoch asks for it.
 """
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +15,16 @@ import torch
 from scipy.ndimage import binary_erosion, maximum_filter
 from tqdm.auto import tqdm
 
-from kit.scans import ManifestError, components, foreground, intensity_statistics, load_mask, load_scan
+from kit.scans import components, foreground, intensity_statistics, load_row, replacing, search_region
 
 PREPARATION = 2  # raise it when what is written to the cache changes: older files are then made anew
 LARGEST_PLANE = 51  # a lesion voxel with nothing but black in a plane of this width has no patch worth learning
 ARRAYS = ("volume", "lesion", "healthy", "component", "depth")
 BORDER, ERODED, ERODED_BORDER = 1, 2, 4  # bits of `PreparedScan.depth`
+
+
+class SamplerError(ValueError):
+    """Samples cannot be drawn as asked for; the message says what was asked and what there is."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +105,15 @@ def prepare(table, cache_dir, *, intensities="cohort", statistics=None, progress
 
     Raises
     ------
-    ManifestError
+    SamplerError
         If the table is empty or `intensities` is not one of the two words.
     ScanError
         If a file cannot be used.
     """
     if intensities not in ("cohort", "scan"):
-        raise ManifestError(f"intensities={intensities!r}: choose 'cohort' (one mean and s.d.) or 'scan'.")
+        raise SamplerError(f"intensities is {intensities!r}; choose 'cohort' (one mean and s.d.) or 'scan'")
     if len(table) == 0:
-        raise ManifestError("No scans to prepare: the table has no rows. Check the split's name and the manifest.")
+        raise SamplerError("no scans to prepare: the table has no rows; check the split's name and the manifest")
     rows = tqdm(table.to_dict("records"), desc="preparing scans", unit="scan", disable=not progress)
     scans = tuple(_prepared(row, Path(cache_dir)) for row in rows)
     if intensities == "scan":
@@ -151,52 +154,39 @@ def _prepared(row, cache_dir):
 
 def _key(row):
     """Name of a scan's folder in the cache: changes when one of its files, or the preparation, does."""
-    told = [PREPARATION, repr(_given(row, "lesion_codes"))]
+    facts = [PREPARATION, repr(row.get("lesion_codes") or None)]
     for column in ("image", "label", "mask"):
-        if path := _given(row, column):
+        if path := row.get(column):
             found = Path(path).stat() if Path(path).is_file() else None
-            told += [column, str(path), *((found.st_size, found.st_mtime_ns) if found else ("missing",))]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
-
-
-def _given(row, column):
-    """A row's value, or None where the column is absent or the cell empty."""
-    value = row.get(column)
-    return None if value is None or value == "" or value != value else value
+            facts += [column, str(path), *((found.st_size, found.st_mtime_ns) if found else ("missing",))]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 
 def _make(row, folder):
-    scan = load_scan(row["image"], _given(row, "label"), lesion_codes=_given(row, "lesion_codes"))
+    scan = load_row(row)
     head = foreground(scan.image)
     mean, sd = intensity_statistics(scan.image, head)
     volume = ((scan.image - mean) / sd).astype(np.float16)
     lesion = np.zeros_like(head) if scan.label is None else scan.label
     healthy = head & ~lesion
-    if mask := _given(row, "mask"):
-        healthy &= load_mask(mask, scan)
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in folder.glob("*.part"):  # left by a killed preparation, unless its process is at work beside this one
-        if not _is_running(int(part.name.split(".")[-2])):
-            part.unlink(missing_ok=True)
-    _write(folder / "volume.npy", volume)
+    if row.get("mask"):
+        healthy &= search_region(scan, row)
     positions = np.flatnonzero(_not_black(lesion, head))
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "volume.npy", volume)
     _write(folder / "lesion.npy", positions.astype(np.int32))
     _write(folder / "component.npy", components(lesion).ravel()[positions])
     _write(folder / "depth.npy", _depth_in_box(lesion).ravel()[positions])
     _write(folder / "healthy.npy", np.flatnonzero(healthy).astype(np.int32))
     facts = {"mean": mean, "sd": sd, "voxels": int(head.sum()), "minimum": float(volume.min())}
     facts["spacing_mm"] = list(map(float, scan.spacing_mm))
-    _write(folder / "facts.json", facts)
+    with replacing(folder / "facts.json") as part:
+        part.write_text(json.dumps(facts))
 
 
-def _is_running(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _write(path, array):
+    with replacing(path) as part:
+        np.save(part, array)
 
 
 def _depth_in_box(label):
@@ -213,19 +203,6 @@ def _not_black(lesion, head):
     if not (lesion & ~head).any():
         return lesion
     return lesion & maximum_filter(head, size=(1, LARGEST_PLANE, LARGEST_PLANE))
-
-
-def _write(path, content):
-    """Write an array or facts so that the file is either whole or not there."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("wb") as file:
-        if isinstance(content, dict):
-            file.write(json.dumps(content).encode())
-        else:
-            np.save(file, content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def _open(folder, scan_id):

@@ -15,24 +15,9 @@ import pandas as pd
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
-from kit.samplers.cache import BORDER, ERODED, ERODED_BORDER, Cohort, PreparedScan, prepare
-from kit.samplers.patches import Places, Resident, contains, label_maps, patches
-from kit.scans import ManifestError
-
-__all__ = [
-    "SCHEMES",
-    "Cohort",
-    "Places",
-    "PreparedScan",
-    "Resident",
-    "Scheme",
-    "describe",
-    "draw",
-    "label_maps",
-    "patches",
-    "prepare",
-    "shell",
-]
+from kit.samplers.cache import BORDER, ERODED, ERODED_BORDER, SamplerError
+from kit.samplers.patches import contains
+from kit.scans import nearest
 
 ROTATION_DEGREES = 15.0
 WHY = ("lesion", "lesion border", "beside the border", "healthy")
@@ -55,7 +40,7 @@ class Scheme:
     eroded: bool = False
 
 
-SCHEMES = {
+SCHEMES = {  # a row added here, from anywhere, is a scheme like the others
     "balanced": Scheme(1, (1.0, 1.0)),
     "ratio": Scheme(10, (0.1, 1.0)),
     "border-pairs": Scheme(10, (0.1, 1.0), pair_distance=1),
@@ -71,7 +56,7 @@ def draw(cohort, scheme="balanced", seed=0, epoch=0, limit=None, batch_size=32):
     voxel on a border is followed by a healthy voxel at the pair's distance, picked at random among those there are;
     both stay in one batch. The same seed and epoch give the same table, whatever was drawn before.
 
-    An eroded lesion that nothing is left of (about 3 mm and less) is not shown in training: so has the thesis it.
+    A lesion of which erosion leaves nothing (about 3 mm and less) is not drawn, as in the thesis.
 
     Parameters
     ----------
@@ -94,11 +79,12 @@ def draw(cohort, scheme="balanced", seed=0, epoch=0, limit=None, batch_size=32):
 
     Raises
     ------
-    ManifestError
+    SamplerError
         For an unknown scheme, or a cohort without lesion or healthy voxels to draw from.
 
     Examples
     --------
+    >>> from kit.samplers.cache import Cohort, PreparedScan
     >>> volume, lesion, one = np.eye(3, dtype=np.float16)[None], np.array([0, 4]), np.ones(2, int)
     >>> scan = PreparedScan("s1", volume, lesion, np.arange(5, 9), one, one, 0, 1, 9, 0)
     >>> rows = draw(Cohort((scan,), None), seed=7)
@@ -112,8 +98,8 @@ def draw(cohort, scheme="balanced", seed=0, epoch=0, limit=None, batch_size=32):
     total, pool = sum(map(len, lesion)), sum(map(len, healthy))
     if total == 0 or pool == 0:
         eroded = " (after erosion)" if scheme.eroded else ""
-        raise ManifestError(
-            f"The cohort has {total} lesion{eroded} and {pool} healthy voxels: both are needed to draw from."
+        raise SamplerError(
+            f"the cohort has {total} lesion{eroded} and {pool} healthy voxels; both are needed to draw from"
         )
     order = rng.permutation(total)
     cost = 1 + scheme.negatives_per_positive + np.concatenate(border)[order]
@@ -127,7 +113,7 @@ def draw(cohort, scheme="balanced", seed=0, epoch=0, limit=None, batch_size=32):
 
 
 def describe(cohort, rows):
-    """Tell of each row of a draw to which lesion it belongs and how far from a border it lies.
+    """Add to each row of a draw its lesion and its distance from the border.
 
     Parameters
     ----------
@@ -160,7 +146,7 @@ def _scheme(scheme):
     if isinstance(scheme, Scheme):
         return scheme
     if scheme not in SCHEMES:
-        raise ManifestError(f"Unknown sampling scheme {scheme!r}: choose one of {', '.join(SCHEMES)}.")
+        raise SamplerError(f"scheme is {scheme!r}{nearest(scheme, SCHEMES)}; choose one of {', '.join(SCHEMES)}")
     return SCHEMES[scheme]
 
 
@@ -176,8 +162,8 @@ def _rows(cohort, positions, picks, why):
     """Rows for the voxels that stand at the ascending `picks` of all scans' positions, end to end."""
     ends = np.cumsum([0, *map(len, positions)])
     edges = np.searchsorted(picks, ends)
-    chosen = [where[picks[edges[k] : edges[k + 1]] - ends[k]] for k, where in enumerate(positions)]
-    return _table(cohort, np.repeat(np.arange(len(cohort)), np.diff(edges)), np.concatenate(chosen), why)
+    flat = [where[picks[edges[k] : edges[k + 1]] - ends[k]] for k, where in enumerate(positions)]
+    return _table(cohort, np.repeat(np.arange(len(cohort)), np.diff(edges)), np.concatenate(flat), why)
 
 
 def _table(cohort, scan, flat, why, pair=-1):
@@ -205,7 +191,7 @@ def _partners(cohort, positives, lesion, border, picks, scheme, rng):
     for index in np.unique(scan):
         mine = scan == index
         flat[mine] = _neighbours(cohort.scans[index], voxel[mine], scheme.pair_distance, rng)
-    there = flat >= 0  # a border against air, or beyond the mask, has nobody to pair with
+    there = flat >= 0  # a border against air, or beyond the mask, has no partner
     pair = np.arange(there.sum())
     at = asking[there]
     positives.loc[at, "pair"] = pair
@@ -222,8 +208,8 @@ def _neighbours(scan, voxel, distance, rng):
         inside = ((near >= 0) & (near < scan.volume.shape)).all(-1)
         flat = np.ravel_multi_index(tuple(np.moveaxis(near, -1, 0)), scan.volume.shape, mode="clip")
         allowed = inside & contains(scan.healthy, flat)
-        chosen = np.where(allowed, rng.random(allowed.shape), -1).argmax(1)
-        found[part] = np.where(allowed.any(1), flat[np.arange(len(part)), chosen], -1)
+        at = np.where(allowed, rng.random(allowed.shape), -1).argmax(1)
+        found[part] = np.where(allowed.any(1), flat[np.arange(len(part)), at], -1)
     return found
 
 

@@ -32,17 +32,17 @@ class ScanError(ValueError):
 def replacing(path):
     """Give a path to write to that takes the place of `path` at the end: the file is there whole, or as it was before.
 
-    The new file lies beside the old one, with the same ending; it is on the disk before it takes its place, and is
-    removed where writing fails.
+    The new file lies in the same folder with the same ending, is on the disk before it takes its place, and is removed
+    where writing fails. The folder must exist.
 
     Examples
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with replacing(f"{folder}/told.txt") as part:
+    ...     with replacing(f"{folder}/note.txt") as part:
     ...         _ = part.write_text("all of it")
     ...     [path.name for path in Path(folder).iterdir()]
-    ['told.txt']
+    ['note.txt']
     """
     path = Path(path)
     part = path.with_name(f".{uuid.uuid4().hex[:12]}-{path.name}")
@@ -128,7 +128,7 @@ def _open(path):
         raise ScanError(f"{path}: no such file; correct the path or bring the file there")
     try:
         image = nib.load(path)
-    except Exception as error:  # readers of damaged headers raise whatever they stumble over
+    except Exception as error:  # readers of damaged headers raise errors of many kinds
         raise ScanError(
             f"{path}: not a readable image ({_reason(error, path)}); give a whole, undamaged NIfTI file"
         ) from error

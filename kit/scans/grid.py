@@ -79,7 +79,7 @@ def to_file_axes(array, grid):
 def resampled_frame(grid, spacing_mm):
     """Shape, spacing and affine of (slice, row, column) voxels of `spacing_mm` that cover all of `grid`.
 
-    An axis whose spacing is within 2 % of `spacing_mm` stays as it is; None leaves all three.
+    An axis whose spacing (mm) is within 2 % of `spacing_mm` stays as it is; None leaves all three.
     """
     shape, affine = frame(grid)
     steps = spacing(affine)
@@ -94,10 +94,11 @@ def resampled_frame(grid, spacing_mm):
 
 
 def resample(array, steps, new_shape, new_steps):
-    """Bring an array with voxel sizes `steps` onto another grid around the same centre.
+    """Bring a (slice, row, column) array with voxel sizes `steps` (mm) onto another grid around the same centre.
 
-    Floats are interpolated linearly and averaged over coarser voxels, bools take the nearest voxel; axes that do not
-    change are not touched, so that without a change every voxel stays what it was.
+    The new grid has the shape `new_shape` and voxel sizes `new_steps` (mm). Floats are interpolated linearly and
+    averaged over coarser voxels, bools take the nearest voxel; axes that do not change are not touched, so that
+    without a change every voxel stays what it was.
     """
     axes = [
         axis
@@ -110,6 +111,25 @@ def resample(array, steps, new_shape, new_steps):
         weights = _weights(array.shape[axis], steps[axis], new_shape[axis], new_steps[axis])
         array = np.moveaxis(np.tensordot(weights, array, (1, axis)), 0, axis)
     return np.ascontiguousarray(array)
+
+
+def cut_box(array, first, shape, fill):
+    """The box of a (slice, row, column) array that has a shape and begins at a voxel, which may lie outside.
+
+    A view where the box lies inside the array; otherwise a copy with `fill` beyond the array.
+
+    Examples
+    --------
+    >>> cut_box(np.array([[[1, 2, 3]]]), (0, 0, 1), (1, 1, 4), fill=0).tolist()
+    [[[2, 3, 0, 0]]]
+    """
+    part = array[tuple(slice(max(a, 0), max(a + n, 0)) for a, n in zip(first, shape, strict=True))]
+    if part.shape == tuple(shape):
+        return part
+    box = np.full(shape, fill, array.dtype)
+    start = [max(-a, 0) for a in first]
+    box[tuple(slice(a, a + n) for a, n in zip(start, part.shape, strict=True))] = part
+    return box
 
 
 def _to_canonical(affine):

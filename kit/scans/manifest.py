@@ -1,4 +1,4 @@
-"""The cohort table: read it, report all its faults at once, choose a split, name it by a fingerprint."""
+"""The cohort table: read it and report all its faults at once, write it, choose a split."""
 
 import hashlib
 import os
@@ -10,7 +10,7 @@ from pathlib import Path, PureWindowsPath
 import pandas as pd
 from tqdm.auto import tqdm
 
-from kit.scans.files import ScanError, read_grid, read_image, read_label, read_mask
+from kit.scans.files import ScanError, read_grid, read_image, read_label, read_mask, write_table
 from kit.scans.manifest_text import ManifestError, manifest_error, nearest, parse
 
 SPLITS = ("train", "validation", "test", "")
@@ -69,10 +69,55 @@ def read_manifest(path, *, data_root=None, check_files=True) -> pd.DataFrame:
     return table.astype({"session": int})
 
 
+def write_manifest(table, path, *, data_root=None) -> None:
+    """Write a cohort's table as a manifest that `read_manifest` reads back to the same table.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row a scan, with the columns of `read_manifest`. Paths that are absolute are written relative to
+        `data_root`; the others are taken to be so already.
+    path
+        CSV file in a folder that is there; it appears whole or not at all.
+    data_root : path, optional
+        Folder that holds all files, to be given to `read_manifest` again; the manifest's own folder by default.
+
+    Raises
+    ------
+    ManifestError
+        A file lies outside that folder; nothing is written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> row = {"scan_id": "01", "patient_id": "p1", "session": 1, "label": "", "split": "test", "source": "phantom:7"}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_manifest(pd.DataFrame([row | {"image": f"{folder}/01.nii.gz"}]), f"{folder}/cohort.csv")
+    ...     Path(folder, "cohort.csv").read_text().splitlines()[1]
+    '01,p1,1,,test,phantom:7,01.nii.gz'
+    """
+    root = Path(path).parent if data_root is None else Path(data_root)
+    files = {name: [_relative(file, root.resolve(), path) for file in table[name]] for name in FILES if name in table}
+    write_table(table.assign(**files), path)
+
+
 def select(table, split, *, follow_ups=False) -> pd.DataFrame:
     """The labelled scans of a split, by default only each patient's first labelled session.
 
     On follow-ups the thesis' lesions were not labelled again, so its experiments leave them out.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From `read_manifest`.
+    split : {"train", "validation", "test", ""}
+    follow_ups : bool
+        Take all labelled sessions.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Some rows of `table`, in its order.
 
     Raises
     ------
@@ -86,46 +131,33 @@ def select(table, split, *, follow_ups=False) -> pd.DataFrame:
     [1]
     """
     labelled = table[table["label"] != ""]
-    chosen = labelled[labelled["split"] == split]
-    if chosen.empty:
+    scans = labelled[labelled["split"] == split]
+    if scans.empty:
         counts = labelled["split"].value_counts()
         there = ", ".join(f"{name or 'no split'} ({count})" for name, count in counts.items()) or "no split at all"
         raise ManifestError(f"split is {split!r}{nearest(split, SPLITS)}: no labelled scan is in it, but in {there}")
     if not follow_ups:
-        first = chosen.groupby("patient_id")["session"].transform("min")
-        chosen = chosen[chosen["session"] == first]
-    return chosen.reset_index(drop=True)
+        first = scans.groupby("patient_id")["session"].transform("min")
+        scans = scans[scans["session"] == first]
+    return scans.reset_index(drop=True)
 
 
-def fingerprint(table) -> str:
-    """Twelve hexadecimal digits that name a cohort, wherever its files lie and in whatever order its rows come.
+def is_phantom(row) -> bool:
+    """Whether the scan of a manifest's row (a mapping) is made by the kit, not brought: `source` is `phantom:<seed>`.
 
-    Made from ids, sessions, splits and lesion codes, and from what stands for the files: the phantom's seed, the
-    sha256 where the manifest has one, their sizes otherwise.
-
-    Examples
-    --------
-    >>> row = {"scan_id": ["a"], "patient_id": ["p"], "session": [1], "split": ["test"], "source": ["phantom:7"]}
-    >>> fingerprint(pd.DataFrame(row))
-    '3113602404dc'
+    >>> is_phantom({"source": "phantom:7"}), is_phantom({"source": ""})
+    (True, False)
     """
-    lines = sorted("\t".join(_identity(row)) for row in table.to_dict("records"))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
-
-
-def _identity(row):
-    about = [str(row.get(name, "")) for name in ("scan_id", "patient_id", "session", "split", "lesion_codes", "source")]
-    if _is_phantom(row):
-        return about
-    return [*about, row.get("sha256") or _size(row.get("image")), _size(row.get("label")), _size(row.get("mask"))]
-
-
-def _size(path):
-    return str(os.path.getsize(path)) if path and os.path.isfile(path) else ""
-
-
-def _is_phantom(row):
     return str(row.get("source", "")).startswith("phantom:")
+
+
+def _relative(file, root, path):
+    """A file's path relative to the root, refused where the file lies outside."""
+    if not file or not Path(file).is_absolute():
+        return file
+    if not Path(file).resolve().is_relative_to(root):
+        raise ManifestError(f"{path}: {file} lies outside {root}; name a data_root that holds all files")
+    return Path(file).resolve().relative_to(root).as_posix()
 
 
 def _table_problems(rows):
@@ -177,13 +209,13 @@ def _place_files(row, root):
             yield row.problem(name, "is an absolute path; write it relative to the manifest, or name a data_root")
         elif not place.is_relative_to(root):
             yield row.problem(name, f"leads out of {root} to {place}; move it inside, or name a data_root around it")
-        elif place.is_file() or (_is_phantom(row.cells) and not place.exists()):
+        elif place.is_file() or (is_phantom(row.cells) and not place.exists()):
             row.files[name] = str(place)
         elif "\\" in value:
             yield row.problem(name, "no such file; write its folders with / instead of \\")
         else:
-            beside = os.listdir(place.parent) if place.parent.is_dir() else []
-            yield row.problem(name, f"no such file in {root}{nearest(place.name, beside)}; correct the path")
+            siblings = os.listdir(place.parent) if place.parent.is_dir() else []
+            yield row.problem(name, f"no such file in {root}{nearest(place.name, siblings)}; correct the path")
 
 
 def _file_problems(rows):
@@ -202,7 +234,7 @@ def _file_problems(rows):
 
 def _check_files(row):
     """Problems of a row's files, and a digest of its image's voxels where they could be read."""
-    if _is_phantom(row.cells):  # made, and checked against their fingerprint, by kit.phantom
+    if is_phantom(row.cells):  # made, and checked against their fingerprint, by kit.phantom
         return [], None
     problems = []
     grid = _attempt(problems, row, "image", read_grid)

@@ -1,4 +1,4 @@
-"""The text of a manifest: its columns and rows with their line numbers, and how faults are told."""
+"""The text of a manifest: its columns and rows with their line numbers, and the message that lists its faults."""
 
 import csv
 import difflib
@@ -86,7 +86,7 @@ def nearest(name, choices):
 
 
 def _decoded(path):
-    """The manifest's text, whatever program on whatever system saved it."""
+    """The manifest's text, as any spreadsheet program on any system saves it."""
     if not path.is_file():
         raise ManifestError(f"{path}: no such file; give the path of a manifest (a CSV file, one row a scan)")
     raw = path.read_bytes()

@@ -10,8 +10,10 @@ import pandas as pd
 from scipy import ndimage
 from tqdm.auto import tqdm
 
+from kit.scans.grid import cut_box
+from kit.scans.head import foreground
 from kit.scans.lesions import components, measure
-from kit.scans.volume import foreground, load_row
+from kit.scans.volume import load_row
 
 RIM_PERCENTILE = 90
 CORE_DEPTH = 0.6  # of the deepest voxel's depth: what lies deeper is the core, 0.4 of the radius in a sphere
@@ -61,7 +63,9 @@ def cohort_statistics(table, *, progress=True) -> CohortStatistics:
 
 
 def relative(image, head=None):
-    """Scale an image so that 0 is its minimum and 1 the median of its head; float32.
+    """Scale an image (slice, row, column) so that 0 is its minimum and 1 the median of its head; float32.
+
+    `head` is a bool array of the same shape, by default `kit.scans.foreground(image)`.
 
     Examples
     --------
@@ -156,13 +160,7 @@ def crop(array, centre, half):
     [[[1, 2, 3, 0, 0]]]
     """
     centre, half = np.round(centre).astype(int), np.broadcast_to(half, 3)
-    first, stop = centre - half, centre + half + 1
-    box = np.full(2 * half + 1, array.min(), array.dtype)
-    source = tuple(slice(max(a, 0), max(b, 0)) for a, b in zip(first, stop, strict=True))
-    part = array[source]
-    start = np.maximum(-first, 0)
-    box[tuple(slice(a, a + n) for a, n in zip(start, part.shape, strict=True))] = part
-    return box
+    return np.array(cut_box(array, (centre - half).tolist(), (2 * half + 1).tolist(), array.min()))
 
 
 def lesion_crops(table, lesions, *, half=24):
@@ -211,11 +209,11 @@ def _measure_scan(scan):
     image = relative(scan.image, head)
     labels = np.zeros((1, 1, 1), int) if scan.label is None else components(scan.label)
     lesions = _measure_lesions(image, labels, scan.spacing_mm)
-    told = dict(zip(("slices", "rows", "columns"), image.shape, strict=True))
-    told |= {"voxels": image.size, "head_voxels": int(head.sum()), "labelled": scan.label is not None}
+    facts = dict(zip(("slices", "rows", "columns"), image.shape, strict=True))
+    facts |= {"voxels": image.size, "head_voxels": int(head.sum()), "labelled": scan.label is not None}
     counts = {"lesions": len(lesions), "lesion_voxels": int(lesions.voxels.sum())}
-    told |= counts if scan.label is not None else dict.fromkeys(counts, np.nan)
-    return pd.DataFrame([told]), lesions, _measure_slices(image, head)
+    facts |= counts if scan.label is not None else dict.fromkeys(counts, np.nan)
+    return pd.DataFrame([facts]), lesions, _measure_slices(image, head)
 
 
 def _measure_lesions(image, labels, spacing_mm):

@@ -1,4 +1,4 @@
-"""One scan: read, validate, orient, resample, normalise, and write a map back onto the scan's own grid.
+"""One scan: read, oriented, resampled to 1 mm; and masks and maps brought onto its grid and back to its file's.
 
 Arrays are `(slice, row, column)`, slices from the neck upwards, rows from front to back, columns from the patient's
 right to left; `kit.scans.grid` has the geometry, `kit.scans.files` what is refused.
@@ -7,16 +7,11 @@ right to left; `kit.scans.grid` has the geometry, `kit.scans.files` what is refu
 from dataclasses import dataclass
 from pathlib import Path
 
-import cc3d
 import nibabel as nib
 import numpy as np
 
 from kit.scans.files import SPACING_MM, ScanError, read_image, read_label, read_map, read_mask, replacing
 from kit.scans.grid import Grid, frame, resample, resampled_frame, spacing, to_file_axes
-
-AIR = 0.15  # of the way from the minimum to bright tissue: under it lies air; Rician noise of 4 % reaches there
-FLAT_AIR = 0.97  # so many of the voxels under AIR at the very minimum: the background has no noise (skull-stripped)
-PIECE = 0.01  # of the largest piece's voxels: a smaller piece of the foreground is noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,26 +69,29 @@ def load_scan(image_path, label_path=None, *, lesion_codes=None, spacing_mm=1.0)
 
 
 def load_row(row, *, spacing_mm=1.0) -> Scan:
-    """Load the scan, and its label where there is one, of a manifest's row (a mapping); otherwise as `load_scan`."""
+    """Load the scan, and its label where there is one, of a manifest's row (a mapping).
+
+    `spacing_mm` and errors as for `load_scan`.
+    """
     codes = row.get("lesion_codes") or None
     return load_scan(row["image"], row["label"] or None, lesion_codes=codes, spacing_mm=spacing_mm)
 
 
-def search_region(scan, row) -> np.ndarray:
-    """Where lesions are looked for, bool (slice, row, column): the row's `mask` if it has one, otherwise the head."""
-    return load_mask(row["mask"], scan) if row.get("mask") else foreground(scan.image)
-
-
 def load_mask(path, scan) -> np.ndarray:
-    """Read a mask (any voxel that is not 0) onto a scan's `(slice, row, column)` grid, as bool; ScanError as above."""
-    mask = read_mask(path, scan.grid)
-    return resample(mask, spacing(frame(scan.grid)[1]), scan.image.shape, scan.spacing_mm)
+    """Read a mask file onto a scan's grid: bool `(slice, row, column)`, True where a voxel is not 0.
+
+    The file lies on the grid of the scan's own file; ScanError where it does not, or cannot be read.
+    """
+    return _onto(read_mask(path, scan.grid), scan)
 
 
 def load_map(path, scan) -> np.ndarray:
-    """Read a probability map onto a scan's `(slice, row, column)` grid, as float32 in [0, 1]; ScanError as above."""
-    probability = read_map(path, scan.grid)
-    return resample(probability, spacing(frame(scan.grid)[1]), scan.image.shape, scan.spacing_mm)
+    """Read a probability map onto a scan's grid: float32 `(slice, row, column)` in [0, 1].
+
+    The file lies on the grid of the scan's own file; ScanError where it does not, cannot be read, or holds values
+    outside [0, 1].
+    """
+    return _onto(read_map(path, scan.grid), scan)
 
 
 def save_map(array, scan, path) -> None:
@@ -131,62 +129,9 @@ def save_map(array, scan, path) -> None:
     _write_whole(stored.astype(np.uint8) if array.dtype == bool else stored, scan.grid, path)
 
 
-def foreground(image) -> np.ndarray:
-    """Voxels of the head, or of a skull-stripped brain, with black air left out: bool `(slice, row, column)`.
-
-    Air is what lies near the minimum, whatever that is (a z-scored scan has a negative one); dark places inside the
-    head, slice by slice, belong to it. Where the air has no noise, every voxel above the minimum counts.
-
-    Examples
-    --------
-    >>> image = np.full((3, 5, 5), -1.0)
-    >>> image[:, 1:4, 1:4] = 2
-    >>> image[:, 2, 2] = -1
-    >>> foreground(image)[1].sum()
-    np.int64(9)
-    """
-    image = np.asarray(image)
-    low = image.min()
-    sample = image[::2, ::2, ::2] if image.size > 1e6 else image
-    above = sample[sample > low]
-    if not above.size:
-        return np.zeros(image.shape, bool)
-    threshold = low + AIR * (np.percentile(above, 95) - low)
-    flat = (sample == low).sum() >= FLAT_AIR * (sample <= threshold).sum()
-    return _fill_slices(_large_pieces(image > (low if flat else threshold)))
-
-
-def intensity_statistics(image, mask=None) -> tuple[float, float]:
-    """Mean and standard deviation of the intensities inside `mask` (default: `foreground(image)`).
-
-    Raises ScanError where the mask is empty or its voxels are all alike.
-
-    Examples
-    --------
-    >>> intensity_statistics(np.array([[[0.0, 2.0, 4.0]]]), np.array([[[False, True, True]]]))
-    (3.0, 1.0)
-    """
-    values = np.asarray(image)[foreground(image) if mask is None else np.asarray(mask, bool)]
-    if values.size == 0 or values.min() == values.max():
-        raise ScanError(f"intensities of {values.size} foreground voxels do not vary; give a scan, or another mask")
-    return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
-
-
-def normalise(image, mean=None, sd=None) -> np.ndarray:
-    """`(image - mean) / sd` as float32; without `mean` and `sd`, with the scan's own `intensity_statistics`.
-
-    Examples
-    --------
-    >>> normalise(np.array([[[1.0, 3.0]]]), mean=1, sd=2)
-    array([[[0., 1.]]], dtype=float32)
-    """
-    if (mean is None) != (sd is None):
-        raise ScanError(f"mean is {mean} and sd is {sd}; give both (a training cohort's) or neither (the scan's own)")
-    if mean is None:
-        mean, sd = intensity_statistics(image)
-    if not (np.isfinite(mean) and np.isfinite(sd) and sd > 0):
-        raise ScanError(f"mean is {mean} and sd is {sd}; both must be finite and sd above 0")
-    return ((np.asarray(image, np.float32) - np.float32(mean)) / np.float32(sd)).astype(np.float32, copy=False)
+def _onto(array, scan):
+    """An array on the grid of a scan's file, brought onto the scan's grid in memory."""
+    return resample(array, spacing(frame(scan.grid)[1]), scan.image.shape, scan.spacing_mm)
 
 
 def _wanted_frame(grid, spacing_mm):
@@ -207,7 +152,7 @@ def _require_map(array, scan, path):
 
 
 def _write_whole(array, grid, path):
-    """Write beside the path and move there, so that no reader ever meets half a file."""
+    """Write an array in the file's own axes, with the geometry of the scan's file."""
     if grid.header is None:
         image = nib.Nifti1Image(array, grid.affine)
         image.set_sform(grid.affine, code="scanner")
@@ -219,24 +164,3 @@ def _write_whole(array, grid, path):
         image = kind(array, None, header)  # no affine: the header's sform and qform are both written as they are
     with replacing(path) as part:
         nib.save(image, part)
-
-
-def _large_pieces(mask):
-    """`mask` without pieces of less than 1 % of its largest one."""
-    pieces = cc3d.connected_components(mask, connectivity=6)
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    return (sizes >= max(PIECE * sizes.max(), 1))[pieces]
-
-
-def _fill_slices(mask):
-    """`mask` with what it surrounds in a slice."""
-    filled = mask.copy()
-    for plane in filled:
-        outside = cc3d.connected_components(~plane, connectivity=4)
-        border = np.concatenate([outside[0], outside[-1], outside[:, 0], outside[:, -1]])
-        is_outside = np.zeros(int(outside.max()) + 1, bool)
-        is_outside[border] = True
-        is_outside[0] = False
-        plane[:] = ~is_outside[outside]
-    return filled

@@ -45,12 +45,12 @@ class ErrorBrowser(SliceViewer):
     Attributes
     ----------
     point : int
-        The row of `curve` that is chosen.
+        The row of `curve` that is looked at.
     kinds : {"FN and FP", "FN", "FP"}
     error : int
         The row of `errors` that is shown, or -1 where there is none.
     errors : pandas.DataFrame
-        Those of the chosen point and kinds.
+        Those of `point` and `kinds`, with verdict and note.
     book : kit.viewer.VerdictBook
         `book.table` has all verdicts.
 
@@ -83,7 +83,7 @@ class ErrorBrowser(SliceViewer):
 
     @property
     def errors(self):
-        """The errors of the chosen point and kinds, with verdict and note."""
+        """The errors of `point` and `kinds`, with verdict and note."""
         judged = [self._book.of(row) for row in self._rows.to_dict("records")]
         return self._rows.assign(verdict=[verdict for verdict, _ in judged], note=[note for _, note in judged])
 
@@ -102,11 +102,10 @@ class ErrorBrowser(SliceViewer):
         self._mark(self.error, verdict, note)
 
     def montage(self, slices=None, *, width=10.0):
-        """Draw the curve and some errors of the chosen point, FN first and larger ones before smaller ones."""
+        """Draw the curve and some errors at its current point, FN first and larger ones before smaller ones."""
         figure = Figure(figsize=(width, 0.34 * width), layout="constrained")
         left, right = figure.subfigures(1, 2, width_ratios=(1, 1.7))
-        chosen = self._curve.threshold[self.point]
-        precision_recall(left.subplots(), self._curve, mark=(chosen,))
+        precision_recall(left.subplots(), self._curve, mark=(self._curve.threshold[self.point],))
         axes = right.subplots(2, STILLS // 2)
         for ax, row in zip(np.ravel(axes), self._still_rows().itertuples(), strict=False):
             scan, probability = self._scan(row.scan_id)
@@ -144,7 +143,7 @@ class ErrorBrowser(SliceViewer):
         raise ViewerError("there is no error to look at: errors has no row at this threshold")
 
     def _scan(self, scan_id):
-        """Scan and map; the last two are kept, for a reader goes back and forth."""
+        """A scan and its map; the last two scans are kept in memory, for going back and forth."""
         if scan_id not in self._loaded:
             self._loaded = dict([*self._loaded.items()][-1:])
             self._loaded[scan_id] = self._load(scan_id)
@@ -198,8 +197,8 @@ class ErrorBrowser(SliceViewer):
         error = self._rows.loc[at].to_dict()
         error = {"threshold": self._curve.threshold[self.point]} | error
         self._book.mark(error, verdict, self._book.of(error)[1] if note is None else note)
-        told = dict(zip(("verdict", "note"), self._book.of(error), strict=True))
-        self.send({"type": "marked", "error": at, **told, "file": self._book.path.name, "count": self._count()})
+        judged = dict(zip(("verdict", "note"), self._book.of(error), strict=True))
+        self.send({"type": "marked", "error": at, **judged, "file": self._book.path.name, "count": self._count()})
 
     def _count(self):
         return {verdict: int((self._book.table.verdict == verdict).sum()) for verdict in VERDICTS}
@@ -208,8 +207,8 @@ class ErrorBrowser(SliceViewer):
         shown = [name for name in (*NEEDED, *FACTS, "verdict", "note") if name in self.errors]
         rows = self.errors[shown].astype(object).where(self.errors[shown].notna(), None).to_dict("records")
         curve = self._curve.astype(object).where(self._curve.notna(), None).to_dict("records")
-        told = {"curve": curve, "verdicts": list(VERDICTS), "kinds": list(KINDS), "count": self._count()}
-        self.send({"type": "errors", "rows": [_plain(row) for row in rows], **told})
+        about = {"curve": curve, "verdicts": list(VERDICTS), "kinds": list(KINDS), "count": self._count()}
+        self.send({"type": "errors", "rows": [_plain(row) for row in rows], **about})
 
 
 def checked_curve(curve):

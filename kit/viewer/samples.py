@@ -36,7 +36,7 @@ class SampleBrowser(SliceViewer):
     scheme, scan : str
         Which draw and which scan are shown.
     sample : int
-        The row of `samples` that is chosen, or -1.
+        The row of `samples` that the cross-hair is at, or -1.
     samples : pandas.DataFrame
         What is drawn from this scan, in slice order.
 
@@ -65,7 +65,7 @@ class SampleBrowser(SliceViewer):
 
     @property
     def samples(self):
-        """The chosen scheme's rows of the chosen scan, in slice order."""
+        """The rows of `scheme` in `scan`, in slice order."""
         return self._rows
 
     def counts(self):
@@ -81,10 +81,10 @@ class SampleBrowser(SliceViewer):
         """Draw some slices with the marks on them and one patch, one line a scheme; by default those with most."""
         figure = Figure(figsize=(width, 0.29 * width * len(self._draws)), layout="constrained")
         axes = figure.subplots(len(self._draws), STILLS, squeeze=False)
-        chosen = self._still_slices() if slices is None else slices
+        slices = self._still_slices() if slices is None else slices
         for line, name in zip(axes, self._draws, strict=True):
             rows = self._drawn(name, self.scan)
-            for ax, k in zip(line, chosen, strict=False):
+            for ax, k in zip(line, slices, strict=False):
                 self._draw_samples(ax, rows[rows["slice"] == k], k, f"{name}, {self.scan}, slice {k}")
             clear(line)
         return figure
@@ -110,11 +110,11 @@ class SampleBrowser(SliceViewer):
     def _still_slices(self):
         """The slices with most samples of all schemes, apart from each other."""
         counts = pd.concat([self._drawn(name, self.scan) for name in self._draws])["slice"].value_counts()
-        chosen = []
+        slices = []
         for k in counts.index:
-            if len(chosen) < STILLS and all(abs(k - other) >= APART for other in chosen):
-                chosen.append(int(k))
-        return sorted(chosen)
+            if len(slices) < STILLS and all(abs(k - other) >= APART for other in slices):
+                slices.append(int(k))
+        return sorted(slices)
 
     def _drawn(self, scheme, scan):
         rows = self._draws[scheme]
@@ -130,10 +130,7 @@ class SampleBrowser(SliceViewer):
 
     def _image_and_label(self, scan):
         index = self._scans[scan]
-        image = self._cohort.image(index)
-        label = np.zeros(image.shape, bool)
-        label.reshape(-1)[self._cohort.scans[index].lesion] = True
-        return image, label
+        return self._cohort.image(index), self._cohort.scans[index].label
 
     @traitlets.observe("scan", "scheme")
     def _other_samples(self, change):
@@ -178,10 +175,10 @@ class SampleBrowser(SliceViewer):
         kind = rows.why.astype(str).map(whys.index).to_numpy(np.int16) if len(rows) else np.zeros(0, np.int16)
         angle = rows["angle"] if "angle" in rows else pd.Series(0.0, rows.index)
         pair = rows["pair"] if "pair" in rows else pd.Series(-1, rows.index)
-        told = {"schemes": list(self._draws), "scans": list(self._scans), "whys": whys, "shape": self._patch_shape}
+        about = {"schemes": list(self._draws), "scans": list(self._scans), "whys": whys, "shape": self._patch_shape}
         columns = [where, kind, angle.to_numpy(np.float32), pair.fillna(-1).to_numpy(np.int32)]
         self.send(
-            {"type": "samples", "scan": self.scan, **told}, [np.ascontiguousarray(one).tobytes() for one in columns]
+            {"type": "samples", "scan": self.scan, **about}, [np.ascontiguousarray(one).tobytes() for one in columns]
         )
 
 

@@ -1,7 +1,7 @@
 """What a reader thinks of a detector's errors, and labels revised by it.
 
 A network's "false" positive may be a lesion that the label misses, and a missed "lesion" a slip of the label: the
-thesis found more than a dozen by looking. Verdicts are one CSV beside a run, a row an error, written after every mark:
+thesis found more than a dozen by looking. Verdicts are one CSV a run, a row an error, written after every mark:
 
     label fault on an FP   the predicted component becomes a lesion of the revised label
     label fault on an FN   the lesion is taken out of it
@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit.scans import components, load_map, load_row, resample, save_map
+from kit.scans import components, load_map, load_row, resample, save_map, write_manifest, write_table
 
 VERDICTS = ("true error", "label fault", "unsure")
 WHICH = ["scan_id", "patient_id", "kind", "component", "slice", "row", "column"]
 FACTS = ["volume_mm3", "diameter_mm", "peak", "threshold"]
 COLUMNS = [*WHICH, *FACTS, "verdict", "note", "marked"]
+CHANGES = ["scan_id", "kind", "component", "change", "voxels"]
 NEAR = 0.6  # voxels: a component whose centre is further from the one that was judged is another one
 FILES = ("image", "label", "mask")
 
@@ -67,16 +68,11 @@ class VerdictBook:
 
     def _write(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        try:
-            self.table.to_csv(part, index=False)
-            os.replace(part, self.path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_table(self.table, self.path)
 
 
 def read_verdicts(path):
-    """Read a file of verdicts; VerdictError if it is none."""
+    """Read a file of verdicts: one row an error, columns as `VerdictBook.table`; VerdictError if it is none."""
     text = dict.fromkeys(("scan_id", "patient_id", "kind", "verdict", "note", "marked"), str)
     try:
         table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={name: [""] for name in FACTS})
@@ -89,7 +85,7 @@ def read_verdicts(path):
 
 
 def saved_maps(table, folder):
-    """A function from a scan's id to (Scan, probability map), for maps that `kit.experiments.evaluation` has written.
+    """Make a function from a scan's id to (Scan, probability map), for maps that an evaluation has written.
 
     Parameters
     ----------
@@ -154,10 +150,10 @@ def apply_verdicts(table, verdicts, folder, load, *, low=0.2):
         revised.loc[at, "label"] = str(path.resolve())
         for name in {"lesion_codes", "source"} & set(revised.columns):  # true of the original label only
             revised.loc[at, name] = ""
-    pd.DataFrame(changes, columns=["scan_id", "kind", "component", "change", "voxels"]).to_csv(
-        folder / "changes.csv", index=False
-    )
-    return _write_manifest(revised, folder)
+    write_table(pd.DataFrame(changes, columns=CHANGES), folder / "changes.csv")
+    revised.attrs["data_root"] = _common_root(revised)
+    write_manifest(revised, folder / "manifest.csv", data_root=revised.attrs["data_root"])
+    return revised
 
 
 def _revise(row, faults, load, low, path):
@@ -175,8 +171,8 @@ def _revise(row, faults, load, low, path):
         before = np.count_nonzero(label)
         label = label & ~mask if error["kind"] == "FN" else label | mask
         change = "removed" if error["kind"] == "FN" else "added"
-        told = {name: error[name] for name in ("scan_id", "kind", "component")}
-        changes.append(told | {"change": change, "voxels": abs(np.count_nonzero(label) - before)})
+        which = {name: error[name] for name in ("scan_id", "kind", "component")}
+        changes.append(which | {"change": change, "voxels": abs(np.count_nonzero(label) - before)})
     save_map(label, own, path)
     return changes
 
@@ -198,19 +194,14 @@ def _judged(error, scan, probability, low):
     return mask
 
 
-def _write_manifest(table, folder):
-    files = [name for name in FILES if name in table]
-    paths = [path for name in files for path in table[name] if path]
-    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
-    written = table.copy()
-    for name in files:
-        written[name] = [os.path.relpath(path, root) if path else "" for path in table[name]]
-    written.to_csv(folder / "manifest.csv", index=False)
-    table.attrs["data_root"] = root
-    return table
+def _common_root(table):
+    """The deepest folder that holds all files of a manifest table."""
+    return os.path.commonpath(
+        [os.path.dirname(path) for name in FILES if name in table for path in table[name] if path]
+    )
 
 
 def _key(error):
-    """What tells one error from another, whatever the threshold at which it is looked at."""
+    """Text that names an error by its scan, kind and place, the same at every threshold."""
     at = "_".join(f"{float(error[name]):.2f}" for name in ("slice", "row", "column"))
     return f"{error['scan_id']}_{error['kind']}_{at}"

@@ -23,7 +23,7 @@ STILL_DPI = 80
 
 
 def script(*names, entry):
-    """One ES module out of files beside this one; `entry` is the function that draws a view."""
+    """One ES module (text) out of files in `js/`; `entry` names the function that draws a view."""
     parts = [(JS / name).read_text(encoding="utf-8") for name in names]
     return "\n".join([*parts, f"export default () => widget({entry});\n"])
 
@@ -106,7 +106,7 @@ class SliceViewer(anywidget.AnyWidget):
 
     def __init__(self, image, label=None, probability=None, *, spacing_mm=None, affine=None, places=None, **traits):
         given = {"spacing_mm": spacing_mm, "affine": affine, "places": places}
-        volumes = checked_volumes(image, label, probability, **given)  # before the page hears of anything
+        volumes = checked_volumes(image, label, probability, **given)  # an error must come before anything is sent
         self._refuse_unknown(traits)
         self._asked = False  # no page has asked for the volume yet
         self.volumes = None
@@ -150,15 +150,15 @@ class SliceViewer(anywidget.AnyWidget):
         matplotlib.figure.Figure
             One line a map.
         """
-        chosen = self._still_slices() if slices is None else sorted(slices)
+        slices = self._still_slices() if slices is None else sorted(slices)
         maps = self.volumes.maps or {"": None}
         _, rows, columns = (step * (stop - first) for step, (first, stop) in zip(*self._framing(), strict=True))
         tall = rows / columns
-        size = (width, (tall * width / len(chosen) + 0.25) * len(maps))
+        size = (width, (tall * width / len(slices) + 0.25) * len(maps))
         figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(len(maps), len(chosen), squeeze=False)
+        axes = figure.subplots(len(maps), len(slices), squeeze=False)
         for line, (name, values) in zip(axes, maps.items(), strict=True):
-            for ax, k in zip(line, chosen, strict=True):
+            for ax, k in zip(line, slices, strict=True):
                 self._draw_still(ax, k, values, f"{name}, slice {k}" if len(maps) > 1 else f"slice {k}")
         return figure
 
@@ -185,11 +185,11 @@ class SliceViewer(anywidget.AnyWidget):
     def _still_slices(self):
         """Up to six slices, apart from each other, where there is most to see."""
         weight = self._weight().copy()
-        reach, chosen = max(2, len(weight) // 20), []
-        while len(chosen) < MOST_STILLS and weight.max() > 0:
-            chosen.append(int(weight.argmax()))
-            weight[max(0, chosen[-1] - reach) : chosen[-1] + reach + 1] = 0
-        return sorted(chosen) or np.linspace(0, len(weight) - 1, 8).astype(int)[1:-1].tolist()
+        reach, slices = max(2, len(weight) // 20), []
+        while len(slices) < MOST_STILLS and weight.max() > 0:
+            slices.append(int(weight.argmax()))
+            weight[max(0, slices[-1] - reach) : slices[-1] + reach + 1] = 0
+        return sorted(slices) or np.linspace(0, len(weight) - 1, 8).astype(int)[1:-1].tolist()
 
     def _weight(self):
         """How much there is to see in each slice: voxels of the label, or else of the first map."""

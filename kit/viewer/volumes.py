@@ -50,9 +50,9 @@ class Volumes:
     def reading(self, cursor):
         """The exact values at a voxel: intensity, whether it is label, and each map's probability."""
         at = tuple(int(place) for place in cursor)
-        told = {"cursor": list(at), "intensity": float(self.image[at])}
-        told["label"] = None if self.label is None else bool(self.label[at])
-        return told | {"probability": {name: float(values[at]) for name, values in self.maps.items()}}
+        label = None if self.label is None else bool(self.label[at])
+        values = {"cursor": list(at), "intensity": float(self.image[at]), "label": label}
+        return values | {"probability": {name: float(values[at]) for name, values in self.maps.items()}}
 
 
 def checked_volumes(image, label=None, probability=None, *, spacing_mm=None, affine=None, places=None):

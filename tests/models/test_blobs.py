@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kit.models import look_alikes
+from kit.models import find_blobs, look_alikes
 
 
 @pytest.fixture
@@ -49,3 +49,21 @@ def test_places_keep_their_distance_and_their_number(head):
 def test_a_scan_with_nothing_bright_or_no_inside_gives_an_empty_table(head):
     assert look_alikes(head).empty
     assert list(look_alikes(np.zeros((3, 4, 5), np.float32)).columns) == list(look_alikes(head).columns)
+
+
+def test_the_scale_decides_which_blob_is_found_first(head):
+    head[20:23, 20:23, 20:23] = 2.5
+    head[26:39, 34:47, 34:47] = 1.6
+    for sigma, centre in ((1, [21, 21, 21]), (5, [32, 40, 40])):
+        first = find_blobs(head, sigma=sigma, brightness=1.05).query("kind == 'blob'").iloc[0]
+        assert np.abs(first[["slice", "row", "column"]].to_numpy(int) - centre).max() <= 1
+        assert first.scale == sigma
+
+
+def test_blobs_are_looked_for_in_the_region_and_above_the_brightness_only(head):
+    head[20:23, 20:23, 20:23] = 2.5
+    head[32:35, 40:43, 40:43] = 4
+    region = np.zeros(head.shape, bool)
+    region[:, :30] = True
+    assert find_blobs(head, region, brightness=1.2)[["slice", "row", "column"]].values.tolist() == [[21, 21, 21]]
+    assert find_blobs(head, brightness=2.5)[["slice", "row", "column"]].values.tolist() == [[33, 41, 41]]

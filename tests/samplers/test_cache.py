@@ -8,9 +8,9 @@ import pytest
 from scipy import ndimage
 from small_scans import SHAPE, make_scan, save, write_cohort
 
-from kit.samplers import BORDER, ERODED, ERODED_BORDER, depth_of, draw, prepare
+from kit.samplers import BORDER, ERODED, ERODED_BORDER, SamplerError, depth_of, draw, prepare
 from kit.samplers import cache as prepared
-from kit.scans import ManifestError, ScanError, components, foreground, normalise
+from kit.scans import ScanError, components, foreground, normalise
 
 
 def test_statistics_are_those_of_all_non_black_voxels_of_the_training_scans(cohort):
@@ -40,7 +40,7 @@ def test_raw_intensities_up_to_65535_survive_float16(tmp_path):
 
 def test_a_prepared_scan_is_not_read_again(files, tmp_path, monkeypatch):
     wanted = prepare(files, tmp_path, progress=False)
-    monkeypatch.setattr(prepared, "load_scan", None)
+    monkeypatch.setattr(prepared, "load_row", None)
     found = prepare(files, tmp_path, progress=False)
     pd.testing.assert_frame_equal(draw(found, seed=1), draw(wanted, seed=1))
 
@@ -58,19 +58,19 @@ def test_a_damaged_or_missing_cache_file_is_made_anew(files, tmp_path, name):
 def test_a_killed_preparation_goes_on_where_it_stopped(files, tmp_path, monkeypatch):
     read = []
 
-    def load(image, *given, **more):
-        read.append(image)
+    def load(row):
+        read.append(row["image"])
         if len(read) == 3:
             raise KeyboardInterrupt
-        return load_scan(image, *given, **more)
+        return load_row(row)
 
-    load_scan = prepared.load_scan
-    monkeypatch.setattr(prepared, "load_scan", load)
+    load_row = prepared.load_row
+    monkeypatch.setattr(prepared, "load_row", load)
     with pytest.raises(KeyboardInterrupt):
         prepare(files, tmp_path, progress=False)
     prepare(files, tmp_path, progress=False)
     assert read == [*files.image[:3], *files.image[2:]]
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob(".*"))
 
 
 def test_a_changed_file_is_prepared_again(tmp_path):
@@ -99,10 +99,10 @@ def test_lesion_codes_choose_what_is_lesion(tmp_path):
     np.testing.assert_array_equal(cohort.scans[0].lesion, np.flatnonzero(codes == 4))
 
 
-def test_what_cannot_be_prepared_is_told_with_a_remedy(files, tmp_path):
-    with pytest.raises(ManifestError, match="has no rows"):
+def test_what_cannot_be_prepared_is_refused_with_a_remedy(files, tmp_path):
+    with pytest.raises(SamplerError, match="has no rows"):
         prepare(files[:0], tmp_path)
-    with pytest.raises(ManifestError, match="intensities='raw': choose 'cohort'"):
+    with pytest.raises(SamplerError, match="intensities is 'raw'; choose 'cohort'"):
         prepare(files, tmp_path, intensities="raw")
     with pytest.raises(ScanError, match=r"gone\.nii"):
         prepare(files[:1].assign(image=str(tmp_path / "gone.nii")), tmp_path, progress=False)

@@ -6,8 +6,8 @@ import pytest
 from scipy import ndimage
 from small_scans import cohort_of, make_scan, save
 
-from kit.samplers import SCHEMES, describe, draw, patches, prepare, shell
-from kit.scans import ManifestError, components, foreground
+from kit.samplers import SCHEMES, SamplerError, Scheme, describe, draw, patches, prepare, shell
+from kit.scans import components, foreground
 
 
 def voxels(rows):
@@ -211,12 +211,12 @@ def test_a_lesion_too_thin_for_the_erosion_is_not_shown():
     cohort = cohort_of(label, label, healthy=~label)
     rows = describe(cohort, draw(cohort, "eroded-border-pairs"))
     assert set(rows.component[rows.label]) == {components(label)[4, 17, 17]}
-    with pytest.raises(ManifestError, match=r"0 lesion \(after erosion\)"):
+    with pytest.raises(SamplerError, match=r"0 lesion \(after erosion\)"):
         draw(cohort_of(label[:, :10], label[:, :10], healthy=~label[:, :10]), "eroded-border-pairs")
 
 
 @pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (3.0, 0.5, 1.5)])
-def test_a_draw_can_be_told_by_lesion_and_distance_to_the_border(spacing_mm):
+def test_a_draw_is_described_by_lesion_and_distance_to_the_border(spacing_mm):
     label = np.zeros((8, 20, 20), bool)
     label[2:7, 3:9, 4:12] = label[0:2, 15:18, 15:18] = True
     cohort = cohort_of(label, label, healthy=~label, spacing_mm=spacing_mm)
@@ -239,8 +239,14 @@ def test_distances_in_a_scan_without_lesions_are_infinite(cohort):
     assert np.isfinite(rows.distance_mm[rows.scan != "s4"]).all()
 
 
-def test_what_cannot_be_drawn_is_told_with_a_remedy(files, cohort, tmp_path):
-    with pytest.raises(ManifestError, match="'pairs': choose one of balanced, ratio, border-pairs"):
+def test_what_cannot_be_drawn_is_refused_with_a_remedy(files, cohort, tmp_path):
+    with pytest.raises(SamplerError, match=r"'pairs'.*; choose one of balanced, ratio, border-pairs"):
         draw(cohort, "pairs")
-    with pytest.raises(ManifestError, match="0 lesion"):
+    with pytest.raises(SamplerError, match="0 lesion"):
         draw(prepare(files[3:], tmp_path, progress=False))
+
+
+def test_a_scheme_added_from_outside_is_drawn_by_its_name(cohort, monkeypatch):
+    monkeypatch.setitem(SCHEMES, "three to one", Scheme(3, (0.5, 1.0)))
+    rows = draw(cohort, "three to one", limit=80)
+    assert (~rows.label).sum() == 3 * rows.label.sum()

@@ -11,7 +11,7 @@ function sampleBrowser({ model, el, store }) {
   const schemes = make("select", { "aria-label": "sampling scheme", onchange: () => viewer.update({ scheme: schemes.value }) });
   const scans = make("select", { "aria-label": "scan", onchange: () => viewer.update({ scan: scans.value }) });
   const legend = make("span", { className: "kit-bar", role: "group", "aria-label": "marks" });
-  const told = make("div", { className: "kit-saved", role: "status" });
+  const status = make("div", { className: "kit-saved", role: "status" });
   const head = make("div", { className: "kit-card" },
     make("div", { className: "kit-bar" },
       make("label", {}, "scheme", schemes),
@@ -20,7 +20,7 @@ function sampleBrowser({ model, el, store }) {
         button("previous", "previous sample (p)", () => jump(-1), icon("previous")),
         button("next", "next sample (n)", () => jump(1), icon("next"))),
       legend),
-    told);
+    status);
 
   viewer = sliceViewer({ model, el, store }, { jump, heard, refresh, overlay, hover, press });
   viewer.root.prepend(head);
@@ -152,7 +152,7 @@ function sampleBrowser({ model, el, store }) {
     const about = chosen >= 0 && chosen < samples.count
       ? `; ${samples.whys[samples.kind[chosen]]} voxel ${at(chosen).join(", ")}, patch of ${samples.shape.join(" × ")} turned by ${samples.angle[chosen].toFixed(1)}°`
       : "; point at a mark to see its patch";
-    told.textContent = `${here} of ${samples.count} drawn voxels are in axial slice ${get("cursor")[0]}${about}`;
+    status.textContent = `${here} of ${samples.count} drawn voxels are in axial slice ${get("cursor")[0]}${about}`;
   }
 
   return viewer;
