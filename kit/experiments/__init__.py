@@ -15,7 +15,6 @@ from kit.experiments.pages import WIDGET, clean, heading, index, minutes, to_htm
 from kit.experiments.published import COHORT, MINUTES_PER_SCAN, SCANS_PER_PATIENT, sampled, whole_scans, whole_scans_fcn
 from kit.experiments.recipes import EXPERIMENTS, PROFILES, run_experiment, run_size
 from kit.experiments.record import ROOT, gather, record_cohort, record_experiment
-from kit.experiments.replay import Replayed
 from kit.experiments.results import (
     SCORES,
     Record,
@@ -31,4 +30,5 @@ from kit.experiments.results import (
     whole_scan_table,
 )
 from kit.experiments.runs import Run, RunError, environment, open_run
-from kit.experiments.training import evaluate, train
+from kit.experiments.steps import evaluate, hard_negatives
+from kit.experiments.training import EXAMPLES, train

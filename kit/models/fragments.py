@@ -252,7 +252,9 @@ def _matrix_of(m, side):
     apart = line - stride * torch.arange(side_out, device=m.weight.device)[:, None] + padding  # (output, input)
     there = (apart >= 0) & (apart % dilation == 0) & (apart < dilation * kernel)
     tap = torch.where(there, apart // dilation, kernel)  # the kernel's line, or the line of zeros that is added to it
-    taps = F.pad(m.weight, (0, 1, 0, 1))[:, :, tap][..., tap]  # (F, C, output row, input row, output column, ... column)
+    taps = F.pad(m.weight, (0, 1, 0, 1))[:, :, tap][
+        ..., tap
+    ]  # (F, C, output row, input row, output column, ... column)
     return taps.permute(2, 4, 0, 3, 5, 1).reshape(m.out_channels * side_out**2, -1).contiguous(), side_out
 
 

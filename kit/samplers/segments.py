@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 
 from kit.samplers.cache import BORDER, ERODED, ERODED_BORDER
 from kit.samplers.draw import ROTATION_DEGREES, scheme_of, shell
@@ -91,9 +90,7 @@ def draw_segments(cohort, scheme="balanced", seed=0, epoch=0, *, steps, step, ha
     if scheme.pair_distance:
         table = _with_twins(table, cohort, scheme, rng)
     names = [one.scan_id for one in cohort.scans]
-    return table.assign(
-        scan=pd.Categorical.from_codes(table.scan, names), around=pd.Categorical(table.around, AROUND)
-    )
+    return table.assign(scan=pd.Categorical.from_codes(table.scan, names), around=pd.Categorical(table.around, AROUND))
 
 
 def read_segments(cohort, rows, patch_shape, step, *, count=COUNT, device="cpu"):

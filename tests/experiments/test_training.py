@@ -38,10 +38,10 @@ def test_network_a_learns_bright_balls_within_a_few_hundred_patches(cohorts):
     history = train(build("A", seed=1), *cohorts, epochs=2, seed=1, **given)
     assert history.validation_accuracy.max() > 0.8
     assert list(history) == [
-        *("epoch", "patches_visited", "learning_rate", "train_loss", "train_accuracy", "validation_loss"),
+        *("epoch", "patches_worth", "learning_rate", "train_loss", "train_accuracy", "validation_loss"),
         *("validation_accuracy", "validation_recall", "validation_precision", "seconds"),
     ]
-    assert history.patches_visited.tolist() == [320, 640]
+    assert history.patches_worth.tolist() == [320, 640]
 
 
 def test_the_same_seed_gives_the_same_history_and_weights_and_another_seed_others(cohorts):
@@ -229,10 +229,10 @@ def test_a_resident_cohort_trains_as_one_on_the_host_does(cohorts, network):
 def test_the_fcn_learns_from_maps_of_outputs_and_is_scored_voxel_by_voxel(cohorts):
     history = train(build("FCN", seed=1), *cohorts, epochs=2, seed=1, **{**BUDGET, "patches_per_epoch": 320})
     assert history.validation_accuracy.max() > 0.8
-    assert history.patches_visited.tolist() == [320, 640]
+    assert history.patches_worth.tolist() == [320, 640]
 
 
 @pytest.mark.parametrize("scheme", ["border-pairs", "eroded-border-pairs"])
 def test_training_takes_border_pairs(cohorts, scheme):
     history = train(build(TINY, seed=1), *cohorts, epochs=1, scheme=scheme, **BUDGET)
-    assert 100 < history.patches_visited[0] <= 128
+    assert 100 < history.patches_worth[0] <= 128
