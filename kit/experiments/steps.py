@@ -6,6 +6,7 @@ segments     8 crops a step, whose lattices hold 2048 voxels: see `kit.samplers.
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count
 from time import perf_counter
 
@@ -19,6 +20,7 @@ from tqdm.auto import tqdm
 from kit.models import Fragments, ModelError, lattice_step, probability_map
 from kit.samplers import (
     COUNT,
+    HEALTHY,
     SCHEMES,
     Places,
     Resident,
@@ -79,20 +81,17 @@ def learn_segments(network, optimizer, cohort, settings, epoch, device, progress
     """
     fragments = Fragments(network, lattice_step(network))
     scheme, rng = scheme_of(settings["scheme"]), np.random.default_rng([settings["seed"], epoch, 2])
-    cost, total, learnt, worth = _Cost(network), torch.zeros(2, dtype=torch.float64), 0, 0.0
+    cost, learnt, worth = _Cost(network), 0, 0.0
+    total = torch.zeros(2, dtype=torch.float64)  # loss, weight of what was right
+    ends, read = _ends(settings), _segments(cohort, network, fragments, settings, epoch, hard, device)
     network.train()
-    enough = _ends(settings)
     with tqdm(total=settings["steps_per_epoch"], unit="step", leave=False, disable=not progress) as bar:
-        for steps, (rows, crops, lattice) in enumerate(
-            _segments(cohort, network, fragments, settings, epoch, hard, device), 1
-        ):
+        for steps, (rows, crops, lattice) in enumerate(read, 1):
             optimizer.zero_grad()
             with torch.autocast(device.type, torch.bfloat16, enabled=settings["dtype"] == "bfloat16"):
-                maps, tail = fragments.maps(_channels_last(crops)), fragments.tail()
-                classify = _classifier(fragments, maps, tail, device)
-                index, label, weight = choose(
-                    lattice, rows.twin.to_numpy(), scheme, rng, lambda some: _probability(network, classify, some)
-                )
+                classify = _classifier(fragments, _channels_last(crops), device)
+                ask = partial(_probability, network, classify)
+                index, label, weight = choose(lattice, rows.twin.to_numpy(), scheme, rng, ask)
                 logits = classify(index).float()
             label, weight = torch.from_numpy(label).to(device), torch.from_numpy(weight).to(device)
             loss = (functional.cross_entropy(logits, label, reduction="none") * weight).sum()
@@ -103,9 +102,9 @@ def learn_segments(network, optimizer, cohort, settings, epoch, device, progress
             total += torch.stack([loss.detach(), (correct * weight).sum()]).double().cpu()
             require_finite(total[0], settings["learning_rate"])
             learnt += len(index)
-            worth += cost.of(len(rows), len(index), int((lattice.kind == 1).sum()) if scheme.hard else 0)
+            worth += cost.of(len(rows), len(index), np.count_nonzero(lattice.kind == HEALTHY) if scheme.hard else 0)
             bar.update()
-            if enough(steps):
+            if ends(steps):
                 break
     loss, accuracy = (total / steps).tolist()
     return {"train_loss": loss, "train_accuracy": accuracy, "voxels_learnt": learnt, "patches_worth": round(worth)}
@@ -256,8 +255,9 @@ def _ends(settings):
     return lambda steps: perf_counter() >= until
 
 
-def _classifier(fragments, maps, tail, device):
-    """From positions in a step's raveled lattice to logits."""
+def _classifier(fragments, crops, device):
+    """From positions in a step's raveled lattice to logits; what the crops share is computed here, once."""
+    maps, tail = fragments.maps(crops), fragments.tail()
 
     def classify(index):
         index = torch.from_numpy(index).to(device)

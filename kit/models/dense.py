@@ -78,7 +78,7 @@ class _Mapper:
     """A copy of a network that maps slices."""
 
     def __init__(self, network, device, dtype, step):
-        fragments = Fragments(network, step)
+        Fragments(network, step)  # refuses what is no patch network
         if not all(torch.isfinite(weight).all() for weight in network.parameters()):
             raise ModelError(f"network {network.name}: weights are not finite; its training diverged, train it again")
         self.device, self.dtype, self.patch_shape, self.step = device, dtype, network.patch_shape, step

@@ -11,8 +11,8 @@ Neighbouring patches overlap almost wholly, so each layer is computed once for a
       m n o p q r        g i k    h j l        stride, say in which.
       s t u v w x        s u w    t v x
 
-- Where only the voxels of a lattice are wanted, every `step`-th in row and column, the first fragment is enough: pooling
-  simply keeps its stride. D, on a lattice of 4, costs 4 million multiplications a voxel that way, and 212 alone.
+- Where only the voxels of a lattice are wanted, every `step`-th in row and column, the first fragment will do: pooling
+  simply keeps its stride. On a lattice of 4, D costs about 4 MFLOP a voxel that way; a patch alone costs 212.
 - A convolution with stride 5 (F's sparse one) is the same with 25 fragments.
 - From the first zero-padded convolution on, what the patch's border does is part of the function. The maps are tiny
   by then (2x2), so they are gathered for the voxels that are wanted, and each layer is one matrix product for all.
@@ -74,7 +74,7 @@ class Fragments(nn.Module):
         self.paths = [_Path(modules, window, network.patch_shape, step) for modules, window in network.paths]
 
     def forward(self, crops):
-        """Logits (crop, 2, row, column) of all voxels of the lattice, healthy first; the first patch begins at (0, 0)."""
+        """Logits (crop, 2, row, column), healthy first, of all voxels of the lattice; a patch begins at the corner."""
         counts = [(size - self.network.patch_shape[1]) // self.step + 1 for size in crops.shape[2:]]
         places = torch.meshgrid(*(torch.arange(n, device=crops.device) for n in (len(crops), *counts)), indexing="ij")
         crop, row, column = (place.flatten() for place in places)

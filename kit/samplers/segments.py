@@ -1,4 +1,4 @@
-"""Segments: crops that hold a lattice of voxels each, so that one step learns from hundreds of voxels of several patients.
+"""Segments: crops that each hold a lattice of voxels, so that a step learns from hundreds of them in several patients.
 
     a step        8 crops, each drawn around a voxel, moved off its middle and turned
     a crop        16 x 16 voxels of a lattice, for A to H every 4th in row and column; its phase is random
