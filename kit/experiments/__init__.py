@@ -20,7 +20,6 @@ from kit.experiments.notebooks import (
 )
 from kit.experiments.recipes import EXPERIMENTS, PROFILES, Experiment, check_common, run_experiment, run_size
 from kit.experiments.record import ROOT, gather, record_cohort, record_experiment
-from kit.experiments.replay import Replayed
 from kit.experiments.results import (
     COHORT,
     MINUTES_PER_SCAN,
@@ -43,4 +42,5 @@ from kit.experiments.results import (
     whole_scan_table,
 )
 from kit.experiments.runs import Run, RunError, check_device, environment, open_run
-from kit.experiments.training import evaluate, train
+from kit.experiments.steps import evaluate, hard_negatives
+from kit.experiments.training import EXAMPLES, train

@@ -1,7 +1,6 @@
-"""One readable training loop: draw, rotate, step; look at the validation scans; keep the best."""
+"""One readable training loop: an epoch on patches or on segments; a look at the validation scans; a checkpoint."""
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
@@ -9,17 +8,18 @@ from time import perf_counter
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn import functional
 from tqdm.auto import tqdm
 
-from kit.experiments.replay import Replayed
 from kit.experiments.runs import refuse_other_parameters
+from kit.experiments.steps import choose_device, evaluate, hard_negatives, learn_patches, learn_segments, require_finite
 from kit.models import ModelError, save_weights
-from kit.samplers import SCHEMES, Places, Resident, draw, label_maps, patches
+from kit.samplers import Resident, draw, scheme_of
 
 PRECISIONS = ("float32", "bfloat16")
-PREPARED_BATCHES = 8  # patches are gathered and rotated for so many batches at once
-RESIDENT_BATCHES = 64  # the same where the scans lie on the device: enough that launching the reads costs nothing
+EXAMPLES = ("segments", "patches")
+FALLS = (0.6, 0.8, 0.93)  # shares of a run on segments after which the learning rate is multiplied by FALL
+FALL = 0.3
+SIZES = ("voxels_learnt", "patches_worth")  # of a run, so far
 
 
 def train(
@@ -27,9 +27,13 @@ def train(
     cohort,
     validation,
     *,
+    examples="patches",
     scheme="balanced",
     epochs=20,
     patches_per_epoch=None,
+    steps_per_epoch=200,
+    minutes=None,
+    hard_scans=3,
     validation_patches=None,
     batch_size=32,
     learning_rate=0.01,
@@ -46,12 +50,18 @@ def train(
     metadata=None,
     progress=True,
 ):
-    """Train a network as the thesis does (section 5.2), and leave it with its best weights.
+    """Train a network by stochastic gradient descent on the cross entropy, on single patches or on segments.
 
-    Stochastic gradient descent on the cross entropy of `scheme`'s draws, rotated by up to 15 degrees. After each
-    epoch the same balanced, unrotated patches of the validation scans are classified; when their loss has not
-    improved for `patience` epochs the learning rate is divided by 10 and training goes on from the best weights; at
-    most `drops` times, and then it ends.
+    "patches" is the thesis' way (section 5.2): draws of a scheme, rotated by up to 15 degrees, 32 a step. When the
+    validation loss has not improved for `patience` epochs the learning rate is divided by 10 and training goes on from
+    the best weights; at most `drops` times, and then it ends with the best weights.
+
+    "segments" learns from a lattice of voxels in larger crops, several patients a step (`kit.samplers.segments`). The
+    learning rate is multiplied by 0.3 after 60, 80 and 93 % of the epochs, and the last weights are kept. With a scheme
+    of hard negatives, some training scans are mapped before each epoch but the first, and crops are drawn around what
+    the network takes for lesions there.
+
+    After each epoch the same balanced, unrotated patches of the validation scans are classified.
 
     Parameters
     ----------
@@ -59,26 +69,35 @@ def train(
         From `kit.models.build`; changed in place.
     cohort, validation : kit.samplers.Cohort
         Validation scans are prepared with the training cohort's `statistics`.
+    examples : {"patches", "segments"}
     scheme : str
         A name in `kit.samplers.SCHEMES`; its class weights go into the loss, a batch's mean being a weighted one.
     epochs : int
-        The most epochs; a run goes on where it ended when it is called again with more.
+        With "patches", the most epochs; a run goes on where it ended when it is called again with more. With
+        "segments", their number, which the learning rate depends on.
     patches_per_epoch, validation_patches : int, optional
         Budgets, see `kit.samplers.draw`. None: every lesion voxel.
+    steps_per_epoch : int
+        Of "segments"; a step classifies 2048 voxels and learns from those that the scheme chooses.
+    minutes : float, optional
+        Of "segments": the whole run's, in place of `steps_per_epoch`. Such a run depends on the machine's speed, and
+        cannot be repeated to the last bit.
+    hard_scans : int
+        Training scans that are mapped before an epoch, with a scheme of hard negatives.
     batch_size, learning_rate, momentum, weight_decay
-        The thesis' values by default.
+        The thesis' values by default; `batch_size` is that of "patches".
     largest_gradient : float
         A batch's gradient is shortened to this length. The thesis says nothing of it, but at its learning rate the
         first batches of some real scans otherwise end in a loss that is no number, or in dead units.
     patience, drops : int
-        The thesis divides the learning rate 3 to 5 times and does not say how long it waited.
+        Of "patches". The thesis divides the learning rate 3 to 5 times and does not say how long it waited.
     dtype : {"float32", "bfloat16"}
         bfloat16 pays on hardware that has it, and is slower elsewhere.
     device : str
-        "auto" takes a GPU where there is one. There the whole prepared cohort lies in its memory, a batch's step is
-        recorded once an epoch as a CUDA graph and replayed; else the host waits for nothing before the epoch's end.
+        "auto" takes a GPU where there is one. With "patches" the whole prepared cohort lies in its memory there, and a
+        batch's step is recorded once an epoch as a CUDA graph and replayed.
     resident : bool, optional
-        Whether the cohort is copied to the device; None: on a GPU.
+        Whether the cohort is copied to the device, for "patches"; None: on a GPU.
     seed : int
         On a CPU, the same seed, machine, versions and threads give the same history (but `seconds`) and weights to the
         last bit; on a GPU some sums are taken in any order.
@@ -86,43 +105,56 @@ def train(
     run : kit.experiments.Run, optional
         Writes history.csv, weights.safetensors and a checkpoint after each epoch, and goes on from the last one.
     metadata : dict of str to str, optional
-        Goes into each weights file, beside the patches visited: what a detector has to know of the training scans.
+        Goes into each weights file, beside the run's size: what a detector has to know of the training scans.
 
     Returns
     -------
     pandas.DataFrame
-        One row an epoch: epoch, patches_visited (so far), learning_rate, train_loss, train_accuracy,
-        validation_loss, validation_accuracy, validation_recall, validation_precision, seconds.
+        One row an epoch: epoch, voxels_learnt and patches_worth (so far: voxels that entered the loss, and single
+        patches that would cost the same arithmetic; the same number for "patches"), learning_rate, train_loss,
+        train_accuracy, validation_loss, validation_accuracy, validation_recall, validation_precision, seconds.
 
     Raises
     ------
     ModelError
-        If the loss is no longer a number, or for an unknown `dtype` or `scheme`.
+        If the loss is no longer a number, or for an unknown `dtype` or `examples`.
+    kit.samplers.SamplerError
+        For an unknown scheme, or one that single patches cannot follow.
     kit.experiments.RunError
         If the run's checkpoint comes from other settings.
     """
-    _check_words(dtype, scheme)
+    _check_words(dtype=(dtype, PRECISIONS), examples=(examples, EXAMPLES))
     device = choose_device(device)
     settings = {
-        "network": network.name, "scheme": scheme, "patches_per_epoch": patches_per_epoch,
-        "validation_patches": validation_patches, "batch_size": batch_size, "learning_rate": learning_rate,
-        "momentum": momentum, "weight_decay": weight_decay, "largest_gradient": largest_gradient,
-        "patience": patience, "drops": drops, "dtype": dtype, "seed": seed,
+        "network": network.name, "examples": examples, "scheme": scheme, "validation_patches": validation_patches,
+        "learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay,
+        "largest_gradient": largest_gradient, "dtype": dtype, "seed": seed,
         "training_scans": _fingerprint(cohort), "validation_scans": _fingerprint(validation),
     }  # fmt: skip
+    if examples == "patches":
+        settings |= {"patches_per_epoch": patches_per_epoch, "batch_size": batch_size}
+        settings |= {"patience": patience, "drops": drops}
+        learn = _Patches(cohort, settings, device, resident, progress)
+    else:
+        steps = {"steps_per_epoch": None if minutes else steps_per_epoch, "minutes": minutes}
+        settings |= {"epochs": epochs, **steps, "hard_scans": hard_scans if scheme_of(scheme).hard else 0}
+        learn = _Segments(cohort, settings, device, progress)
     network.to(device=device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), learning_rate, momentum, weight_decay=weight_decay)
     state, best = _resume(run, settings, network, optimizer)
-    sources = _sources(cohort, validation, device, resident)
     examined = draw(validation, "balanced", seed, 0, limit=validation_patches)
+    seen_source = Resident(validation, device) if learn.resident else validation
     with tqdm(total=epochs, initial=state.epoch, desc="training", unit="epoch", disable=not progress) as bar:
         while state.epoch < epochs and state.drops_made <= drops:
             started, epoch = perf_counter(), state.epoch + 1
-            rows = draw(cohort, scheme, seed, epoch, limit=patches_per_epoch, batch_size=batch_size)
+            state.learning_rate = learn.rate(state.learning_rate, epoch)
             optimizer.param_groups[0]["lr"] = state.learning_rate
-            learnt, seen = _epoch(network, optimizer, sources, (rows, examined), settings, epoch, device, progress)
+            with _reproducible(seed, epoch, device):
+                learnt = learn(network, optimizer, epoch)
+            seen = evaluate(network, seen_source, examined, dtype=dtype, device=device)
+            require_finite(seen["validation_loss"], learning_rate)
             drops_before = state.drops_made
-            if state.advance(len(rows), learnt | seen, patience, perf_counter() - started):
+            if state.advance(learnt | seen, learn.patience, perf_counter() - started):
                 best = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
             elif state.drops_made > drops_before:
                 _go_back(network, optimizer, best)
@@ -136,45 +168,43 @@ def train(
     return pd.DataFrame(state.history)
 
 
-def evaluate(network, source, rows, *, dtype="float32", device="auto", batch_size=256):
-    """Classify the voxels of a draw, unrotated, and score them one by one.
+class _Patches:
+    """Epochs of single patches: `self(network, optimizer, epoch)` learns one and says how it went."""
 
-    `source` is a prepared cohort, or a `kit.samplers.Resident` one on the same device.
+    def __init__(self, cohort, settings, device, resident, progress):
+        self.cohort, self.settings, self.device, self.progress = cohort, settings, device, progress
+        self.patience = settings["patience"]
+        self.resident = device.type == "cuda" if resident is None else resident
+        self.source = Resident(cohort, device) if self.resident else cohort
 
-    Returns
-    -------
-    dict
-        validation_loss (cross entropy, unweighted), validation_accuracy, validation_recall, validation_precision
-        (NaN where nothing was called lesion), all float.
-    """
-    device = choose_device(device)
-    network.to(device).eval()
-    loss, counts = torch.zeros((), dtype=torch.float64, device=device), torch.zeros(4, dtype=torch.long, device=device)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-        read = _reader(source, rows.assign(angle=np.float32(0)), network.patch_shape, 1, device)
-        for start in range(0, len(rows), batch_size):
-            found, label = read(start, start + batch_size)
-            logits = network(_channels_last(found)).float()
-            loss += functional.cross_entropy(logits, label, reduction="sum")
-            counts += torch.bincount(2 * label + logits.argmax(1), minlength=4)  # (is lesion, called lesion)
-    (_, wrong), (missed, hits) = counts.view(2, 2).tolist()
-    return {
-        "validation_loss": loss.item() / len(rows),
-        "validation_accuracy": 1 - (wrong + missed) / len(rows),
-        "validation_recall": hits / (hits + missed) if hits + missed else float("nan"),
-        "validation_precision": hits / (hits + wrong) if hits + wrong else float("nan"),
-    }
+    def rate(self, now, epoch):
+        return now
+
+    def __call__(self, network, optimizer, epoch):
+        scheme, seed, limit = (self.settings[name] for name in ("scheme", "seed", "patches_per_epoch"))
+        rows = draw(self.cohort, scheme, seed, epoch, limit=limit, batch_size=self.settings["batch_size"])
+        return learn_patches(network, optimizer, self.source, rows, self.settings, self.device, self.progress)
 
 
-def choose_device(device):
-    """A torch.device from its name; "auto" is a GPU where there is one.
+class _Segments:
+    """Epochs on segments, as `_Patches`; the last weights count as the best ones."""
 
-    >>> choose_device("cpu")
-    device(type='cpu')
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    patience, resident = None, False
+
+    def __init__(self, cohort, settings, device, progress):
+        self.cohort, self.settings, self.device, self.progress = cohort, settings, device, progress
+
+    def rate(self, now, epoch):
+        done = (epoch - 1) / self.settings["epochs"]
+        return self.settings["learning_rate"] * FALL ** sum(done >= share for share in FALLS)
+
+    def __call__(self, network, optimizer, epoch):
+        hard, scans = None, self.settings["hard_scans"]
+        if scans and epoch > 1:  # before the first, everything looks like a lesion
+            options = {"scans": scans, "dtype": self.settings["dtype"], "device": self.device}
+            hard = hard_negatives(network, self.cohort, self.settings["seed"], epoch, **options)
+        found = learn_segments(network, optimizer, self.cohort, self.settings, epoch, self.device, self.progress, hard)
+        return found
 
 
 @dataclass
@@ -190,16 +220,22 @@ class _State:
 
     def describe(self, metadata):
         """Metadata of a weights file written now."""
-        return {**(metadata or {}), "patches_visited": str(int(self.history[-1]["patches_visited"]))}
+        size = {name: str(int(self.history[-1][name])) for name in SIZES}
+        return {**(metadata or {}), **size}
 
-    def advance(self, visited, scores, patience, seconds):
-        """Write down an epoch, decide on the learning rate, and tell whether this epoch is the best so far."""
+    def advance(self, scores, patience, seconds):
+        """Write down an epoch, decide on the learning rate, and say whether its weights are the best so far.
+
+        Without `patience` they always are.
+        """
         self.epoch += 1
-        visited += self.history[-1]["patches_visited"] if self.history else 0
-        row = {"epoch": self.epoch, "patches_visited": visited, "learning_rate": self.learning_rate}
-        self.history.append({**row, **scores, "seconds": round(seconds, 3)})
-        improved = self.best_loss is None or scores["validation_loss"] < self.best_loss
-        if improved:
+        before = self.history[-1] if self.history else dict.fromkeys(SIZES, 0)
+        size = {name: scores[name] + before[name] for name in SIZES}
+        row = {"epoch": self.epoch, **size, "learning_rate": self.learning_rate}
+        self.history.append(
+            {**row, **{k: v for k, v in scores.items() if k not in SIZES}, "seconds": round(seconds, 3)}
+        )
+        if patience is None or self.best_loss is None or scores["validation_loss"] < self.best_loss:
             self.best_loss, self.waited = scores["validation_loss"], 0
             return True
         self.waited += 1
@@ -208,111 +244,11 @@ class _State:
         return False
 
 
-def _sources(cohort, validation, device, resident):
-    """Where patches are read from: the prepared cohorts, or copies of them on the device."""
-    if resident or (resident is None and device.type == "cuda"):
-        return Resident(cohort, device), Resident(validation, device)
-    return cohort, validation
-
-
-def _epoch(network, optimizer, sources, draws, settings, epoch, device, progress):
-    """Learn from one draw of the training scans, then look at the validation scans: two dicts of scores."""
-    with _reproducible(settings["seed"], epoch, device):
-        learnt = _learn(network, optimizer, sources[0], draws[0], settings, device, progress)
-    seen = evaluate(network, sources[1], draws[1], dtype=settings["dtype"], device=device)
-    _require_finite(seen["validation_loss"], settings)
-    return learnt, seen
-
-
-def _learn(network, optimizer, source, rows, settings, device, progress):
-    """One epoch over `rows`: train_loss and train_accuracy, as they were on the way."""
-    weight = torch.tensor(SCHEMES[settings["scheme"]].class_weights, device=device)
-    total = torch.zeros(2, dtype=torch.float64, device=device)  # loss, correct
-    network.train()
-
-    def step(batch, wanted):
-        optimizer.zero_grad()
-        with torch.autocast(device.type, torch.bfloat16, enabled=settings["dtype"] == "bfloat16"):
-            logits = network(batch).float()
-            loss = functional.cross_entropy(logits, wanted, weight)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), settings["largest_gradient"])
-        optimizer.step()
-        correct = (logits.detach().argmax(1) == wanted).double().mean()
-        total.add_(torch.stack([loss.detach().double(), correct]) * len(wanted))
-
-    if device.type == "cuda" and isinstance(source, Resident):  # else a thread works beside it, which recording forbids
-        step = Replayed(step)
-    with tqdm(total=len(rows), unit="patch", leave=False, disable=not progress) as bar:
-        for found, label in _prepared(source, rows, network, settings["batch_size"], device):
-            for batch, wanted in zip(*(t.split(settings["batch_size"]) for t in (found, label)), strict=True):
-                step(_channels_last(batch), wanted)
-            if device.type == "cpu":  # elsewhere a look at the loss would make the host wait
-                _require_finite(total[0], settings)
-            bar.update(len(label))
-    _require_finite(total[0], settings)
-    loss, accuracy = (total / len(rows)).tolist()
-    return {"train_loss": loss, "train_accuracy": accuracy}
-
-
 def _go_back(network, optimizer, best):
     """A smaller learning rate starts from the best weights, not from those that had ceased to improve, and at rest."""
     network.load_state_dict(best)
     for parameter in network.parameters():
         optimizer.state[parameter]["momentum_buffer"].zero_()
-
-
-def _require_finite(loss, settings):
-    rate = settings["learning_rate"]
-    if not np.isfinite(float(loss)):
-        raise ModelError(
-            f"Training has diverged: the loss is {float(loss)}. It began with learning_rate={rate}: try {rate / 10:g}; "
-            "if it happens at once, look at the scans' intensities. A run keeps its last good epoch."
-        )
-
-
-def _prepared(source, rows, network, batch_size, device):
-    """Rotated patches and labels for some batches at a time, the next ones being made while these are used."""
-    side = network.training_shape[-1] - network.patch_shape[-1] + 1  # of a map of outputs: 1 for all but the FCN
-    read = _reader(source, rows, network.training_shape, side, device)
-    if isinstance(source, Resident):  # a device works ahead of its host by itself
-        size = batch_size * RESIDENT_BATCHES
-        yield from (read(start, start + size) for start in range(0, len(rows), size))
-        return
-    size = batch_size * PREPARED_BATCHES
-    with ThreadPoolExecutor(1) as ahead:
-        waiting = None
-        for start in range(0, len(rows), size):
-            ready, waiting = waiting, ahead.submit(read, start, start + size)
-            if ready:
-                yield ready.result()
-        yield waiting.result()
-
-
-def _reader(source, rows, shape, side, device):
-    """From (start, stop) to those rows' patches (N, slice, row, column) and labels.
-
-    Labels are (N,), or (N, side, side) for a map of outputs. All of a draw goes to the device at once.
-    """
-    places = Places.of(rows, device) if isinstance(source, Resident) else None
-
-    def read(start, stop):
-        if places:
-            some = places.part(slice(start, stop))
-            found, maps = source.patches(some, shape), source.label_maps(some, side)
-        else:
-            some = rows.iloc[start:stop]
-            angles = some["angle"].to_numpy()
-            found = patches(source, some, shape, angles if angles.any() else None, device)
-            maps = label_maps(source, some, side, angles, device)
-        return found, maps[:, 0, 0] if side == 1 else maps
-
-    return read
-
-
-def _channels_last(batch):
-    """Slices innermost in memory: a tenth faster on a CPU, and what tensor cores want."""
-    return batch.contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager
@@ -326,8 +262,8 @@ def _reproducible(seed, epoch, device):
         yield
 
 
-def _check_words(dtype, scheme):
-    for name, value, choices in (("dtype", dtype, PRECISIONS), ("scheme", scheme, SCHEMES)):
+def _check_words(**words):
+    for name, (value, choices) in words.items():
         if value not in choices:
             raise ModelError(f"{name}={value!r}: choose one of {', '.join(choices)}.")
 

@@ -1,6 +1,7 @@
 """Which voxels a network is trained on, and what is read around them."""
 
 from kit.samplers.cache import BORDER, ERODED, ERODED_BORDER, Cohort, PreparedScan, SamplerError, depth_of, prepare
-from kit.samplers.draw import SCHEMES, WHY, Scheme, describe, draw, shell
+from kit.samplers.draw import SCHEMES, WHY, Scheme, describe, draw, scheme_of, shell
 from kit.samplers.patches import label_maps, patches
 from kit.samplers.resident import Places, Resident
+from kit.samplers.segments import AROUND, COUNT, CROPS, HEALTHY, Lattice, choose, draw_segments, read_segments

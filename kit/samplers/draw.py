@@ -32,12 +32,24 @@ class Scheme:
     lesion) in the loss. With `pair_distance`, each lesion voxel on a border is joined in its batch by one more healthy
     voxel so far from it, in units of the finest spacing (1 mm in prepared scans). With `eroded`, lesions are
     shrunk by a 3x3x3 cube first, so that neither of the two comes from the border itself, where labels err.
+
+    Two words are for training on segments alone (`kit.samplers.choose`), after the thesis' chapter 7: `hard` is the
+    share of the healthy voxels that is chosen by the network's present probability of lesion there; with `by_size`, a
+    lesion voxel weighs inversely as the volume of its lesion.
     """
 
     negatives_per_positive: int
     class_weights: tuple[float, float]
     pair_distance: int | None = None
     eroded: bool = False
+    hard: float = 0.0
+    by_size: bool = False
+
+    @property
+    def lesion_share(self):
+        """What all lesion voxels weigh in the loss, of lesion and healthy ones together: the prior that is learnt."""
+        healthy, lesion = self.class_weights
+        return lesion / (lesion + healthy * self.negatives_per_positive)
 
 
 SCHEMES = {  # a row added here, from anywhere, is a scheme like the others
@@ -45,6 +57,8 @@ SCHEMES = {  # a row added here, from anywhere, is a scheme like the others
     "ratio": Scheme(10, (0.1, 1.0)),
     "border-pairs": Scheme(10, (0.1, 1.0), pair_distance=1),
     "eroded-border-pairs": Scheme(10, (0.1, 1.0), pair_distance=3, eroded=True),
+    "hard-negatives": Scheme(3, (1 / 3, 1.0), hard=0.5),
+    "by-size": Scheme(3, (1 / 3, 1.0), by_size=True),
 }
 
 
@@ -91,7 +105,7 @@ def draw(cohort, scheme="balanced", seed=0, epoch=0, limit=None, batch_size=32):
     >>> rows[["scan", "slice", "row", "column"]][rows.label].sort_values("row").values.tolist()
     [['s1', 0, 0, 0], ['s1', 0, 1, 1]]
     """
-    scheme = _scheme(scheme)
+    scheme = _of_patches(scheme_of(scheme))
     rng = np.random.default_rng([seed, epoch])
     lesion, border = zip(*(_positives(scan, scheme) for scan in cohort.scans), strict=True)
     healthy = [scan.healthy for scan in cohort.scans]
@@ -142,7 +156,18 @@ def describe(cohort, rows):
     return rows.assign(component=component, distance_mm=distance)
 
 
-def _scheme(scheme):
+def _of_patches(scheme):
+    """The scheme, refused where single patches cannot follow it."""
+    if scheme.hard or scheme.by_size:
+        raise SamplerError(
+            "a draw of single patches knows neither what the network says of a voxel (hard) nor weighs it (by_size); "
+            "train on segments (examples='segments'), or choose another scheme"
+        )
+    return scheme
+
+
+def scheme_of(scheme):
+    """A `Scheme` from its name in `SCHEMES`, or itself; SamplerError for an unknown name."""
     if isinstance(scheme, Scheme):
         return scheme
     if scheme not in SCHEMES:

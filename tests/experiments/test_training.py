@@ -7,9 +7,9 @@ import pytest
 import torch
 from small_scans import write_cohort
 
-from kit.experiments import RunError, evaluate, open_run, train, training
+from kit.experiments import RunError, evaluate, hard_negatives, open_run, train, training
 from kit.models import ModelError, Network, build
-from kit.samplers import draw, patches, prepare
+from kit.samplers import SCHEMES, SamplerError, draw, patches, prepare
 
 TINY = Network("tiny", (1, 13, 13), "conv3-4 mp-3-2", (16, 2))  # has dropout, so that its randomness is tested too
 BUDGET = {"patches_per_epoch": 128, "validation_patches": 64, "device": "cpu", "progress": False}
@@ -38,10 +38,10 @@ def test_network_a_learns_bright_balls_within_a_few_hundred_patches(cohorts):
     history = train(build("A", seed=1), *cohorts, epochs=2, seed=1, **given)
     assert history.validation_accuracy.max() > 0.8
     assert list(history) == [
-        *("epoch", "patches_visited", "learning_rate", "train_loss", "train_accuracy", "validation_loss"),
-        *("validation_accuracy", "validation_recall", "validation_precision", "seconds"),
+        *("epoch", "voxels_learnt", "patches_worth", "learning_rate", "train_loss", "train_accuracy"),
+        *("validation_loss", "validation_accuracy", "validation_recall", "validation_precision", "seconds"),
     ]
-    assert history.patches_visited.tolist() == [320, 640]
+    assert history.patches_worth.tolist() == [320, 640]
 
 
 def test_the_same_seed_gives_the_same_history_and_weights_and_another_seed_others(cohorts):
@@ -67,14 +67,14 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(cohorts, tmp_path
     history = train(wanted, *cohorts, epochs=5, seed=1, patience=1, run=whole, **BUDGET)
 
     calls = itertools.count(1)
-    real = training._learn
+    real = training.learn_patches
 
     def interrupted(*given):
         if next(calls) == 4:
             raise KeyboardInterrupt
         return real(*given)
 
-    monkeypatch.setattr(training, "_learn", interrupted)
+    monkeypatch.setattr(training, "learn_patches", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(build(TINY, seed=1), *cohorts, epochs=5, seed=1, patience=1, run=stopped, **BUDGET)
     assert len(stopped.load_table("history")) == 3
@@ -119,7 +119,7 @@ def test_the_learning_rate_falls_on_a_plateau_and_training_ends_after_the_last_d
 
 
 def test_a_smaller_learning_rate_starts_from_the_best_weights_and_at_rest(cohorts, monkeypatch):
-    losses, seen, learn = iter([1.0, 0.5, 0.9, 0.4]), [], training._learn
+    losses, seen, learn = iter([1.0, 0.5, 0.9, 0.4]), [], training.learn_patches
 
     def spied(network, optimizer, *given):
         before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -128,7 +128,7 @@ def test_a_smaller_learning_rate_starts_from_the_best_weights_and_at_rest(cohort
         seen.append((before, moving, {name: tensor.clone() for name, tensor in network.state_dict().items()}))
         return learnt
 
-    monkeypatch.setattr(training, "_learn", spied)
+    monkeypatch.setattr(training, "learn_patches", spied)
     monkeypatch.setattr(training, "evaluate", lambda *_, **__: {"validation_loss": next(losses)})
     history = train(build(TINY, seed=1), *cohorts, epochs=4, patience=1, seed=1, **BUDGET)
     assert history.learning_rate.tolist() == [0.01, 0.01, 0.01, 0.001]
@@ -200,7 +200,7 @@ def test_bfloat16_trains_and_leaves_float32_weights(cohorts):
 def test_unknown_words_are_told_with_the_choices(cohorts):
     with pytest.raises(ModelError, match="dtype='float16': choose one of float32, bfloat16"):
         train(build(TINY, seed=1), *cohorts, dtype="float16", **BUDGET)
-    with pytest.raises(ModelError, match="scheme='pairs': choose one of balanced, ratio"):
+    with pytest.raises(SamplerError, match="choose one of balanced, ratio"):
         train(build(TINY, seed=1), *cohorts, scheme="pairs", **BUDGET)
 
 
@@ -229,10 +229,95 @@ def test_a_resident_cohort_trains_as_one_on_the_host_does(cohorts, network):
 def test_the_fcn_learns_from_maps_of_outputs_and_is_scored_voxel_by_voxel(cohorts):
     history = train(build("FCN", seed=1), *cohorts, epochs=2, seed=1, **{**BUDGET, "patches_per_epoch": 320})
     assert history.validation_accuracy.max() > 0.8
-    assert history.patches_visited.tolist() == [320, 640]
+    assert history.patches_worth.tolist() == [320, 640]
 
 
 @pytest.mark.parametrize("scheme", ["border-pairs", "eroded-border-pairs"])
 def test_training_takes_border_pairs(cohorts, scheme):
     history = train(build(TINY, seed=1), *cohorts, epochs=1, scheme=scheme, **BUDGET)
-    assert 100 < history.patches_visited[0] <= 128
+    assert 100 < history.patches_worth[0] <= 128
+
+
+SEGMENTS = {"examples": "segments", "steps_per_epoch": 6, "validation_patches": 64, "device": "cpu", "progress": False}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_segments_of_every_scheme_give_the_same_history_and_weights_again(cohorts, scheme):
+    given = SEGMENTS | {"scheme": scheme, "hard_scans": 1, "epochs": 2, "seed": 5}
+    networks = [build(TINY, seed=1) for _ in range(2)]
+    histories = [train(network, *cohorts, **given) for network in networks]
+    assert without_seconds(histories[0]) == without_seconds(histories[1])
+    assert same_weights(*networks)
+    assert np.isfinite(histories[0].train_loss).all()
+    assert (histories[0].voxels_learnt.diff().dropna() > 6 * 100).all()
+
+
+def test_segments_teach_a_network_bright_balls_in_a_few_steps(cohorts):
+    history = train(build("A", seed=1), *cohorts, epochs=3, seed=1, **SEGMENTS | {"steps_per_epoch": 8})
+    assert history.validation_accuracy.iloc[-1] > 0.8
+
+
+def test_a_stopped_run_on_segments_goes_on_to_the_same_bytes(cohorts, tmp_path, monkeypatch):
+    given = SEGMENTS | {"scheme": "hard-negatives", "hard_scans": 1, "epochs": 3, "seed": 5}
+    whole = build(TINY, seed=1)
+    history = train(whole, *cohorts, run=open_run(tmp_path / "whole", {}), **given)
+    calls = itertools.count()
+
+    def killed(*arguments, **options):
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(training, "evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(build(TINY, seed=1), *cohorts, run=open_run(tmp_path / "part", {}), **given)
+    resumed = build(TINY, seed=9)
+    again = train(resumed, *cohorts, run=open_run(tmp_path / "part", {}), **given)
+    assert without_seconds(again) == without_seconds(history)
+    assert same_weights(whole, resumed)
+    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "part")]
+    assert weights[0] == weights[1]
+
+
+def test_the_learning_rate_on_segments_falls_by_the_share_of_the_run(cohorts):
+    history = train(build(TINY, seed=1), *cohorts, epochs=15, **SEGMENTS | {"steps_per_epoch": 1})
+    np.testing.assert_allclose(history.learning_rate, [0.01] * 9 + [0.003] * 3 + [0.0009] * 2 + [0.00027])
+
+
+def test_a_run_by_wall_clock_ends_in_its_time(cohorts):
+    given = SEGMENTS | {"minutes": 1 / 60, "epochs": 2}
+    history = train(build(TINY, seed=1), *cohorts, **given)
+    assert len(history) == 2
+    assert (history.voxels_learnt.diff().dropna() > 0).all()
+
+
+def test_patches_worth_is_the_arithmetic_of_so_many_patches(cohorts):
+    history = train(build("D", seed=1), *cohorts, epochs=1, **SEGMENTS | {"steps_per_epoch": 1})
+    # by hand, multiplications of one patch of D and of a crop of 111x111 before the voxels' own layers
+    assert 40 < history.patches_worth[0] < 70
+    assert history.voxels_learnt[0] > 2 * history.patches_worth[0]
+
+
+def test_hard_negatives_are_healthy_places_far_from_lesions_that_the_network_takes_for_lesions(cohorts):
+    network = build(TINY, seed=1)
+    train(network, *cohorts, epochs=1, **SEGMENTS)
+    with torch.no_grad():
+        network.head[-1].bias += torch.tensor([-9.0, 9.0])  # takes everything for a lesion
+    found = hard_negatives(network.eval(), cohorts[0], 0, 1, scans=2, device="cpu")
+    assert set(found.scan) == {0, 1}
+    assert (found.groupby("scan").size() <= 200).all()
+    assert (found.probability >= 0.5).all()
+    for index, rows in found.groupby("scan"):
+        scan = cohorts[0].scans[index]
+        flat = np.ravel_multi_index(rows[["slice", "row", "column"]].to_numpy().T, scan.volume.shape)
+        assert np.isin(flat, scan.healthy).all()
+        lesions = np.argwhere(scan.label)
+        apart = [np.linalg.norm(lesions - place, axis=1).min() for place in rows[["slice", "row", "column"]].to_numpy()]
+        assert min(apart) >= 5
+
+
+def test_words_that_a_way_of_training_does_not_know_are_refused_before_anything_is_learnt(cohorts):
+    with pytest.raises(ModelError, match="examples='segment': choose one of segments, patches"):
+        train(build(TINY, seed=1), *cohorts, **SEGMENTS | {"examples": "segment"})
+    with pytest.raises(SamplerError, match="examples='segments'"):
+        train(build(TINY, seed=1), *cohorts, scheme="hard-negatives", epochs=1, **BUDGET)

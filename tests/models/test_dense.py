@@ -272,7 +272,7 @@ def test_reduced_precision_is_off_meanwhile_and_then_as_it_was(precision, monkey
         return plain(*args)
 
     seen, plain, network = [], F.linear, lively(TINY)
-    monkeypatch.setattr("kit.models.dense.F.linear", linear)
+    monkeypatch.setattr("kit.models.fragments.F.linear", linear)
     torch.set_float32_matmul_precision(precision)
     try:
         before = exact()

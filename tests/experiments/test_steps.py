@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 import pytest
 import torch
 
-from kit.experiments.replay import WARM_UP, Replayed
+from kit.experiments.steps import WARM_UP, Replayed
 
 
 @pytest.fixture
