@@ -92,7 +92,7 @@ def trained(network, cohort, budget, dtype, device, batch):
     given = {"epochs": 1, "patches_per_epoch": budget, "validation_patches": 2, "learning_rate": 1e-6}
     given |= {"dtype": dtype, "device": device, "batch_size": batch, "progress": False}
     history = train(network, cohort, cohort, **given)
-    return history.patches_visited.iloc[0] / history.seconds.iloc[0]
+    return history.patches_worth.iloc[0] / history.seconds.iloc[0]
 
 
 def made_up(folder):

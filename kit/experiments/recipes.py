@@ -3,16 +3,24 @@
 from dataclasses import dataclass
 
 from kit.experiments.runs import check_choices, check_device, open_run
-from kit.experiments.training import PRECISIONS, train
+from kit.experiments.training import EXAMPLES, PRECISIONS, train
 from kit.models import build
-from kit.samplers import SCHEMES, prepare
-from kit.scans import select
+from kit.samplers import SCHEMES, prepare, scheme_of
+from kit.scans import SEARCHES, select
 
-# One recipe in two sizes. `quick` runs in minutes on a CPU; `full` visits, for an experiment's own number of epochs,
-# every lesion voxel and the healthy ones that its scheme adds. `patches` is the size of a run in one number.
+# Two sizes of either way to train. `quick` takes a minute or two on a CPU. `full` classifies on segments as many voxels
+# as the thesis showed patches, 41 million (2048 a step); patch by patch it visits, for an experiment's own number of
+# epochs, every lesion voxel and the healthy ones that its scheme adds. `steps` and `patches` are a run's size in one
+# number.
 PROFILES = {
-    "quick": {"patches": 6000, "epochs": 3, "validation_patches": 1000},
-    "full": {"patches": None, "epochs": None, "validation_patches": None},
+    "quick": {
+        "segments": {"steps": 150, "epochs": 3, "validation_patches": 600},
+        "patches": {"patches": 6000, "epochs": 3, "validation_patches": 1000},
+    },
+    "full": {
+        "segments": {"steps": 20_000, "epochs": 40, "validation_patches": 4000},
+        "patches": {"patches": None, "epochs": None, "validation_patches": None},
+    },
 }
 INTENSITIES = ("scan", "cohort")
 
@@ -23,7 +31,8 @@ class Experiment:
 
     `network` is a key of `kit.models.NETWORKS`, `scheme` one of `kit.samplers.SCHEMES` (how samples are drawn and what
     the classes weigh in the loss), `against` the experiment that this one changes ("": none) and `changes` how, in
-    words; `epochs` says how often a full run visits its samples.
+    words. `epochs` and `patch_schedule` are for training on single patches: how often a full run visits its samples,
+    and how its learning rate falls.
     """
 
     network: str
@@ -31,7 +40,7 @@ class Experiment:
     against: str = ""
     changes: str = ""
     epochs: int = 20
-    schedule: tuple = (("learning_rate", 0.01), ("patience", 2), ("drops", 3))
+    patch_schedule: tuple = (("patience", 2), ("drops", 3))
 
 
 EXPERIMENTS = {
@@ -49,7 +58,20 @@ EXPERIMENTS = {
 }
 
 
-def run_experiment(name, table, folder, *, profile="quick", intensities="scan", seed=0, cache_dir=None, **options):
+def run_experiment(
+    name,
+    table,
+    folder,
+    *,
+    profile="quick",
+    examples="segments",
+    scheme="",
+    intensities="scan",
+    search="head",
+    seed=0,
+    cache_dir=None,
+    **options,
+):
     """Train one experiment on a manifest's training scans, or go on with a run that was stopped.
 
     Parameters
@@ -62,12 +84,18 @@ def run_experiment(name, table, folder, *, profile="quick", intensities="scan", 
         The run's folder, see `kit.experiments.open_run`.
     profile : str
         A key of `PROFILES`: "quick" or "full".
+    examples : {"segments", "patches"}
+        What the network learns from: see `kit.experiments.train`. "patches" is the thesis' way.
+    scheme : str
+        A name in `kit.samplers.SCHEMES` in place of the experiment's own, such as "hard-negatives"; "": its own.
     intensities : {"scan", "cohort"}
         Normalisation, see `kit.samplers.prepare`. The thesis has "cohort"; the default here is "scan", because MR
         intensities have no unit and a network trained on one scanner's numbers is lost on another's.
+    search : {"head", "brain"}
+        Where healthy voxels are drawn, see `kit.scans.search_region`.
     options
-        Override the profile (patches: to visit in all epochs together; epochs; validation_patches) or go to
-        `kit.experiments.train`: patches_per_epoch, device, dtype, progress.
+        Override the profile (steps of a run on segments, or patches to visit in all epochs together; epochs;
+        validation_patches) or go to `kit.experiments.train`: minutes, hard_scans, device, dtype, progress.
 
     Returns
     -------
@@ -84,19 +112,22 @@ def run_experiment(name, table, folder, *, profile="quick", intensities="scan", 
     """
     dtype = options.get("dtype", "float32")
     check_common(profile, options.get("device", "auto"))
-    words = {"intensities": (intensities, INTENSITIES), "dtype": (dtype, PRECISIONS)}
-    check_choices(experiment=(name, EXPERIMENTS), **words)
+    words = {"intensities": (intensities, INTENSITIES), "dtype": (dtype, PRECISIONS), "examples": (examples, EXAMPLES)}
+    check_choices(experiment=(name, EXPERIMENTS), search=(search, SEARCHES), **words)
     experiment = EXPERIMENTS[name]
-    check_choices(scheme=(experiment.scheme, SCHEMES))
+    scheme = scheme or experiment.scheme
+    check_choices(scheme=(scheme, SCHEMES))
     network = build(experiment.network, seed=seed)
-    size = dict(experiment.schedule) | run_size(experiment, profile, options)
-    run = open_run(folder, {"experiment": name, "intensities": intensities, "seed": seed, **_decisive(size)})
+    size = run_size(experiment, profile, options, examples=examples)
+    words = {"examples": examples, "scheme": scheme, "intensities": intensities, "search": search}
+    run = open_run(folder, {"experiment": name, **words, "seed": seed, **_decisive(size, examples)})
     cache = cache_dir or run.folder.parent / "cache"
-    reading = {"intensities": intensities, "progress": options.get("progress", True)}
+    reading = {"intensities": intensities, "search": search, "progress": options.get("progress", True)}
     cohort = prepare(select(table, "train"), cache, **reading)
     validation = prepare(select(table, "validation"), cache, statistics=cohort.statistics, **reading)
-    about = {"experiment": name, **_as_metadata(cohort.statistics)}
-    history = train(network, cohort, validation, scheme=experiment.scheme, seed=seed, run=run, metadata=about, **size)
+    about = {"experiment": name, **words, **_priors(cohort, scheme), **_as_metadata(cohort.statistics)}
+    given = {"examples": examples, "scheme": scheme, "seed": seed, "run": run, "metadata": about}
+    history = train(network, cohort, validation, **given, **size)
     return network, cohort.statistics, history
 
 
@@ -106,24 +137,33 @@ def check_common(profile, device):
     check_device(device)
 
 
-def run_size(experiment, profile, options=()):
-    """The size of a run as `kit.experiments.train` takes it: epochs, patches_per_epoch and validation_patches.
+def run_size(experiment, profile, options=(), *, examples="segments"):
+    """The size of a run as `kit.experiments.train` takes it: epochs, steps or patches an epoch, validation_patches.
 
     >>> run_size(EXPERIMENTS["A"], "quick")
-    {'patches_per_epoch': 2000, 'epochs': 3, 'validation_patches': 1000}
-    >>> run_size(EXPERIMENTS["FCN"], "full")
-    {'patches_per_epoch': None, 'epochs': 250, 'validation_patches': None}
+    {'steps_per_epoch': 50, 'epochs': 3, 'validation_patches': 600}
+    >>> run_size(EXPERIMENTS["FCN"], "full", examples="patches")
+    {'patches_per_epoch': None, 'patience': 2, 'drops': 3, 'epochs': 250, 'validation_patches': None}
     """
-    check_choices(profile=(profile, PROFILES))
-    size = PROFILES[profile] | dict(options)
-    patches = size.pop("patches")
+    check_choices(profile=(profile, PROFILES), examples=(examples, EXAMPLES))
+    size = PROFILES[profile][examples] | dict(options)
+    count = size.pop("steps" if examples == "segments" else "patches")
     size["epochs"] = size["epochs"] or experiment.epochs
-    return {"patches_per_epoch": patches and max(1, patches // size["epochs"])} | size
+    each = {f"{'steps' if examples == 'segments' else 'patches'}_per_epoch": count and max(1, count // size["epochs"])}
+    return each | (dict(experiment.patch_schedule) if examples == "patches" else {}) | size
+
+
+def _priors(cohort, scheme):
+    """Shares of lesion: in the loss, and in the training scans' search regions; for `kit.models.prior_shift`."""
+    lesion, healthy = (sum(len(getattr(scan, kind)) for scan in cohort.scans) for kind in ("lesion", "healthy"))
+    return {"lesion_share": repr(scheme_of(scheme).lesion_share), "prior": repr(lesion / (lesion + healthy))}
 
 
 def _as_metadata(statistics):
     return {} if statistics is None else {"mean": repr(statistics[0]), "sd": repr(statistics[1])}
 
 
-def _decisive(size):
-    return {name: value for name, value in size.items() if name not in ("device", "progress", "epochs", "resident")}
+def _decisive(size, examples):
+    """What decides the outcome; a run on patches may go on for more epochs, one on segments has its schedule."""
+    free = {"device", "progress", "resident"} | ({"epochs"} if examples == "patches" else set())
+    return {name: value for name, value in size.items() if name not in free}

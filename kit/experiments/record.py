@@ -67,7 +67,7 @@ def record_experiment(name, table, runs, *, labels="clean", seed=2015, device="a
         seen = with_faults(seen, Path(runs) / f"labels-{labels}", labels, seed=seed, progress=progress)
     options = {"cache_dir": Path(runs) / "cache", "seed": seed, "device": device, "progress": progress, **size}
     network, statistics, history = run_experiment(name, seen, folder, **options)
-    visited, test = int(history.patches_visited.iloc[-1]), select(table, "test")
+    visited, test = int(history.patches_worth.iloc[-1]), select(table, "test")
     maps = folder / f"sampled_{visited}"  # more training, another folder
     options = {"where": partitions, "device": device, "progress": progress}
     found = evaluate_cohort(Detector(network, statistics), test, maps, **options)
@@ -114,10 +114,10 @@ def record_cohort(folder, patients, seed):
 
 def _run_row(name, labels, table, history, found):
     """What was trained, on how much, and how fast: the first columns of runs.csv."""
-    experiment, visited, seconds = EXPERIMENTS[name], int(history.patches_visited.iloc[-1]), history.seconds.sum()
+    experiment, visited, seconds = EXPERIMENTS[name], int(history.patches_worth.iloc[-1]), history.seconds.sum()
     return {
         "experiment": name, "labels": labels, "network": experiment.network, "scheme": experiment.scheme,
-        "patches_visited": visited, "epochs": len(history), "training_scans": int((table.split == "train").sum()),
+        "patches_worth": visited, "epochs": len(history), "training_scans": int((table.split == "train").sum()),
         "test_scans": len(found.scans), "test_lesions": len(found.lesions), "training_seconds": round(seconds),
         "patches_per_second": round(visited / seconds, 1), "evaluation_seconds": round(found.scans.seconds.sum()),
     }  # fmt: skip
@@ -142,7 +142,7 @@ def _circumstances(folder, visited):
     """When, by which version of the code and on what hardware; of a run that is only read back, as it was written."""
     if (folder / "runs.csv").is_file():
         before = pd.read_csv(folder / "runs.csv").iloc[0]
-        if before.patches_visited == visited:
+        if before.patches_worth == visited:
             return before[["commit", "date", "hardware", "torch"]].to_dict()
     about = environment()
     hardware = about["hardware"]

@@ -26,7 +26,7 @@ MINUTES_PER_SCAN = (60, 90)  # patch by patch on a Quadro K4000; the clinic allo
 
 SCORES = ("recall", "precision", "dice", "dice_healthy")
 COLUMNS = [
-    "patches_visited",
+    "patches_worth",
     "scans",
     "lesions",
     *(f"{score}{end}" for score in SCORES for end in ("", "_low", "_high")),
@@ -82,7 +82,7 @@ def read_record(folder):
     return Record(*(pd.read_csv(Path(folder) / f"{name}.csv") for name in names))
 
 
-def comparison_table(name, sweep, patches_visited, record, threshold=0.5):
+def comparison_table(name, sweep, patches_worth, record, threshold=0.5):
     """Compare one experiment's sampled evaluation: measured here, on record and published (Table 5.5), a row each.
 
     Parameters
@@ -91,7 +91,7 @@ def comparison_table(name, sweep, patches_visited, record, threshold=0.5):
         Of an experiment, of the thesis or your own.
     sweep : pandas.DataFrame
         `kit.metrics.Evaluation.sweep` of what was measured here.
-    patches_visited : int
+    patches_worth : int
         By the network that was measured.
     record : Record
         Where it has the experiment, there is a row of it.
@@ -101,13 +101,13 @@ def comparison_table(name, sweep, patches_visited, record, threshold=0.5):
     Returns
     -------
     pandas.DataFrame
-        Indexed by source ("measured here", "on record", "published"): patches_visited, scans, lesions, the four
+        Indexed by source ("measured here", "on record", "published"): patches_worth, scans, lesions, the four
         `SCORES` in [0, 1] and for each its `<score>_low` and `<score>_high`, a 95 % bootstrap over patients. NaN
         where the thesis published nothing.
     """
-    rows = {"measured here": score_row(sweep, patches_visited, threshold)}
+    rows = {"measured here": score_row(sweep, patches_worth, threshold)}
     if mine := record.of(name):
-        rows["on record"] = score_row(mine.sweeps, int(mine.runs.patches_visited.iloc[0]), threshold)
+        rows["on record"] = score_row(mine.sweeps, int(mine.runs.patches_worth.iloc[0]), threshold)
     rows["published"] = published_row(name)
     return pd.concat(rows, names=["source", ""]).droplevel(1)
 
@@ -143,7 +143,7 @@ def evaluate_sampled(name, trained, table, folder, record, *, device="auto", pro
         The folder with a scan's map in `<scan_id>/map.nii.gz`.
     """
     network, statistics, history = trained
-    visited = int(history.patches_visited.iloc[-1])
+    visited = int(history.patches_worth.iloc[-1])
     maps, detector = Path(folder) / f"sampled_{visited}", Detector(network, statistics)  # more training, another folder
     options = {"where": partitions, "device": device, "progress": progress}
     found = evaluate_cohort(detector, select(table, "test"), maps, **options)
@@ -152,10 +152,10 @@ def evaluate_sampled(name, trained, table, folder, record, *, device="auto", pro
     return found, compared, maps
 
 
-def score_row(sweep, patches_visited, threshold=0.5):
+def score_row(sweep, patches_worth, threshold=0.5):
     """Pool the sweep of a cohort's scans into one row with the columns of `comparison_table`."""
     found = intervals(sweep_at(sweep, threshold), by=["threshold"])
-    return found.assign(lesions=found.tp + found.fn, patches_visited=patches_visited)[COLUMNS]
+    return found.assign(lesions=found.tp + found.fn, patches_worth=patches_worth)[COLUMNS]
 
 
 def record_table(record, threshold=0.5, labels="clean"):
@@ -172,7 +172,7 @@ def record_table(record, threshold=0.5, labels="clean"):
     rows = {}
     for name in names:
         mine = record.of(name, labels)
-        rows[name] = score_row(mine.sweeps, int(mine.runs.patches_visited.iloc[0]), threshold)
+        rows[name] = score_row(mine.sweeps, int(mine.runs.patches_worth.iloc[0]), threshold)
     return pd.concat(rows, names=["experiment", ""]).droplevel(1)
 
 
@@ -242,12 +242,12 @@ def format_scores(table):
     >>> text.drop(columns=["scans", "lesions"]).values.tolist()
     [['40,000,000', '84.7', '75.2', '0.662', '0.996'], ['not published', '', '', '', '']]
     """
-    whole = ("patches_visited", ",.0f"), ("scans", ".0f"), ("lesions", ".0f")
+    whole = ("patches_worth", ",.0f"), ("scans", ".0f"), ("lesions", ".0f")
     columns = {name.replace("_", " "): [format(value, shape) for value in table[name]] for name, shape in whole}
     columns |= {title: _with_interval(table, score, *shape) for score, title, *shape in SAMPLED_FORMAT}
     text = pd.DataFrame(columns, table.index)
     text.loc[table.scans.isna().to_numpy()] = ""
-    text.loc[table.patches_visited.isna().to_numpy(), "patches visited"] = "not published"
+    text.loc[table.patches_worth.isna().to_numpy(), "patches visited"] = "not published"
     return text
 
 
@@ -279,7 +279,7 @@ def published_row(name):
 def published_sampled():
     """Table 5.5: partitions around every test lesion and as much healthy tissue, theta 0.5, indexed by experiment.
 
-    `patches_visited` is not printed there: about so many, from the epochs and voxels that the thesis gives.
+    `patches_worth` is not printed there: about so many, from the epochs and voxels that the thesis gives.
 
     >>> published_sampled().loc["D", "recall"]
     np.float64(0.847)
@@ -292,7 +292,7 @@ def published_sampled():
         "G": (0.898, 0.525, 0.660, 0.997, many), "G-Pairs": (0.856, 0.340, 0.645, 0.997, many),
         "G-Eroded-Pairs": (0.941, 0.407, 0.598, 0.998, many), "H-Eroded-Pairs": (0.924, 0.574, 0.580, 0.997, many),
     }  # fmt: skip
-    columns = [*SCORES, "patches_visited"]
+    columns = [*SCORES, "patches_worth"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("experiment")
 
 

@@ -99,7 +99,7 @@ def learning_curves(ax, histories, score="validation_loss"):
     `histories` has the rows of `kit.experiments.train` with their `experiment`.
     """
     for name, history in histories.groupby("experiment", sort=False):
-        ax.plot(history.patches_visited / 1000, history[score], markersize=4, label=name, **network_style(name))
+        ax.plot(history.patches_worth / 1000, history[score], markersize=4, label=name, **network_style(name))
     ax.set(xlabel="patches visited (thousands)", ylabel=score.replace("_", " "), xlim=(0, None))
     ax.legend(fontsize=8)
     return ax

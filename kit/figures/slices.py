@@ -206,7 +206,7 @@ def training_curves(axes, history):
     history : pandas.DataFrame
         From `kit.experiments.train`. Dotted lines: the learning rate was divided before the epoch that ends there.
     """
-    visited = history.patches_visited
+    visited = history.patches_worth
     rates = {"accuracy": BLUE, "recall": GREEN, "precision": ORANGE}
     axes[0].plot(visited, history.train_loss, "o--", color=GREY, markersize=4, label="training")
     axes[0].plot(visited, history.validation_loss, "o-", color=BLUE, markersize=4, label="validation")

@@ -2,7 +2,7 @@
 
 from kit.models.blobs import find_blobs, look_alikes
 from kit.models.dense import CHUNK, probability_map
-from kit.models.detector import Detector
+from kit.models.detector import Detector, prior_shift
 from kit.models.fragments import Fragments, lattice_step
 from kit.models.networks import (
     NETWORKS,

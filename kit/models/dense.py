@@ -16,7 +16,7 @@ CHUNK = 2048  # voxels in one matrix product: enough to be efficient, few enough
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def probability_map(network, image, mask=None, *, device="auto", dtype="float32", step=1, progress=False):
+def probability_map(network, image, mask=None, *, device="auto", dtype="float32", step=1, shift=0.0, progress=False):
     """Probability of lesion at every voxel of a scan, exactly as the network gives it patch by patch.
 
     Parameters
@@ -35,6 +35,8 @@ def probability_map(network, image, mask=None, *, device="auto", dtype="float32"
     step : int
         Only every `step`-th row and column is computed, and the map is 0 between them: a quick look at a scan, in a
         sixteenth of the time for 4. 1: every voxel.
+    shift : float
+        Added to the logit of lesion at every voxel, see `prior_shift`.
     progress : bool
         Show a progress bar over slices.
 
@@ -66,7 +68,7 @@ def probability_map(network, image, mask=None, *, device="auto", dtype="float32"
     device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     result = np.zeros(image.shape, np.float32)
     with torch.inference_mode(), _full_float32():
-        mapper = _Mapper(network, device, DTYPES[dtype], step)
+        mapper = _Mapper(network, device, DTYPES[dtype], step, shift)
         padded, mask = mapper.pad(image), _on_lattice(mask, step)
         for k in tqdm(np.flatnonzero(mask.any((1, 2))), unit="slice", disable=not progress):
             for inside in _parts(mask[k], mapper.patch_shape[1] - 1):
@@ -77,11 +79,12 @@ def probability_map(network, image, mask=None, *, device="auto", dtype="float32"
 class _Mapper:
     """A copy of a network that maps slices."""
 
-    def __init__(self, network, device, dtype, step):
+    def __init__(self, network, device, dtype, step, shift):
         Fragments(network, step)  # refuses what is no patch network
         if not all(torch.isfinite(weight).all() for weight in network.parameters()):
             raise ModelError(f"network {network.name}: weights are not finite; its training diverged, train it again")
         self.device, self.dtype, self.patch_shape, self.step = device, dtype, network.patch_shape, step
+        self.shift = torch.tensor([0.0, shift], device=device)  # of the logits: healthy, lesion
         network = copy.deepcopy(network).eval().to(device, dtype, memory_format=torch.channels_last)
         self.fragments = Fragments(network, step)
         self.tail = self.fragments.tail()
@@ -102,7 +105,7 @@ class _Mapper:
         for row, column in zip(rows.split(CHUNK), columns.split(CHUNK), strict=True):
             row, column = row.to(self.device), column.to(self.device)
             logits = self.fragments.logits(maps, torch.zeros_like(row), row, column, self.tail)
-            found.append(logits.float().softmax(1)[:, 1])
+            found.append((logits.float() + self.shift).softmax(1)[:, 1])
         return torch.cat(found).cpu().numpy()
 
 

@@ -1,8 +1,10 @@
 """Detectors: from a raw scan to a probability map."""
 
 from dataclasses import dataclass
+from math import log
 
 from kit.models.dense import probability_map
+from kit.models.networks import ModelError
 from kit.models.patch_network import build, load_weights, weights_metadata
 from kit.scans import normalise
 
@@ -11,20 +13,66 @@ from kit.scans import normalise
 class Detector:
     """A trained network with the intensities it was trained on.
 
-    `statistics` is the (mean, s.d.) of the training cohort, or None where each scan is normalised by its own.
+    `statistics` is the (mean, s.d.) of the training cohort, or None where each scan is normalised by its own. `shift`
+    is added to the logit of lesion, see `prior_shift`.
     """
 
     network: object
     statistics: tuple | None = None
+    shift: float = 0.0
 
     @classmethod
-    def load(cls, name, path):
-        """Read a network's weights; their metadata say how its scans were normalised."""
-        network = build(name)
-        load_weights(network, path)
-        told = weights_metadata(path)
-        return cls(network, (float(told["mean"]), float(told["sd"])) if "mean" in told else None)
+    def load(cls, name, path, *, calibrated=False):
+        """Read a network's weights; their metadata say how its scans were normalised.
+
+        Parameters
+        ----------
+        name : str
+            A key of `kit.models.NETWORKS`.
+        path : path
+            Written by `kit.models.save_weights`.
+        calibrated : bool
+            Undo the prior that training taught (`prior_shift`), where the metadata tell it. Thresholds of the thesis,
+            and all of this kit's results, are for maps without it.
+
+        Raises
+        ------
+        ModelError
+            For weights that cannot be read, or with `calibrated` where the metadata lack the two shares.
+        """
+        network, about = load_weights(build(name), path), weights_metadata(path)
+        if calibrated and not {"lesion_share", "prior"} <= about.keys():
+            raise ModelError(f"{path}: does not say which prior it was trained on; load it with calibrated=False")
+        shift = prior_shift(float(about["lesion_share"]), float(about["prior"])) if calibrated else 0.0
+        return cls(network, (float(about["mean"]), float(about["sd"])) if "mean" in about else None, shift)
 
     def __call__(self, image, mask=None, **options):
-        """Map a raw image to a probability map, see `probability_map`."""
-        return probability_map(self.network, normalise(image, *(self.statistics or (None, None))), mask, **options)
+        """Map a raw image to a probability map, see `kit.models.probability_map`."""
+        image = normalise(image, *(self.statistics or (None, None)))
+        return probability_map(self.network, image, mask, shift=self.shift, **options)
+
+
+def prior_shift(learnt, prior):
+    """What to add to the logit of lesion so that a network trained on one share of lesion speaks for another.
+
+    A network that learns from as many lesion as healthy voxels answers as if every second voxel were lesion. By Bayes'
+    rule its logits differ from those for the true share by a constant (Saerens et al. 2002, Neural Computation 14:21,
+    eq. 2.4). The choice of hard negatives shifts probabilities further, by an amount that is not known, and is not
+    undone.
+
+    Parameters
+    ----------
+    learnt : float in (0, 1)
+        Share of lesion in the training loss, such as `kit.samplers.Scheme.lesion_share`.
+    prior : float in (0, 1)
+        Share of lesion where the network is used, such as that of the training scans' search regions.
+
+    Examples
+    --------
+    >>> prior_shift(0.5, 0.5), round(prior_shift(0.5, 0.001), 2)
+    (0.0, -6.91)
+    """
+    for name, value in (("learnt", learnt), ("prior", prior)):
+        if not 0 < value < 1:
+            raise ModelError(f"{name} is {value}; give a share between 0 and 1")
+    return log(prior / (1 - prior)) - log(learnt / (1 - learnt))

@@ -69,7 +69,7 @@ def test_an_experiment_whose_scheme_or_network_is_unknown_is_refused_before_any_
 def test_every_experiment_trains_and_gives_a_detector(table, tmp_path, name):
     size = {"patches": 48, "epochs": 1, "validation_patches": 8, "progress": False, "device": "cpu"}
     network, statistics, history = run_experiment(name, table, tmp_path / "run", **size)
-    assert 20 <= history.patches_visited[0] <= 48
+    assert 20 <= history.patches_worth[0] <= 48
     found = Detector(network, statistics)(make_scan(1)[0][:, 40:52, 40:52])
     assert found.shape == (24, 12, 12)
     assert 0 <= found.min() < found.max() <= 1
@@ -79,7 +79,7 @@ def test_every_experiment_trains_and_gives_a_detector(table, tmp_path, name):
 def test_weights_are_kept_with_what_a_detector_needs(table, tmp_path, intensities):
     network, statistics, history = run_experiment("A", table, tmp_path / "a", intensities=intensities, **SMALL)
     about = weights_metadata(tmp_path / "a" / "weights.safetensors")
-    assert (about["network"], about["experiment"], about["patches_visited"]) == ("A", "A", "128")
+    assert (about["network"], about["experiment"], about["patches_worth"]) == ("A", "A", "128")
     loaded = Detector.load("A", tmp_path / "a" / "weights.safetensors")
     assert loaded.statistics == statistics
     assert (statistics is None) == (intensities == "scan")

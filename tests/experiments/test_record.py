@@ -18,7 +18,7 @@ def table(tmp_path_factory):
 
 def test_a_run_leaves_what_the_record_is_read_from(table, tmp_path):
     row = record_experiment("A", table, tmp_path / "runs", **SIZE)
-    assert (row.patches_visited, row.training_scans, row.test_scans, row.test_lesions) == (128, 2, 2, 6)
+    assert (row.patches_worth, row.training_scans, row.test_scans, row.test_lesions) == (128, 2, 2, 6)
     record_experiment("A", table, tmp_path / "runs", labels="faulty", **SIZE)
     gather(tmp_path / "runs", tmp_path / "results")
     found = read_record(tmp_path / "results")
@@ -66,7 +66,7 @@ def test_the_command_refuses_another_cohort_in_the_same_folder(tmp_path, capsys,
 
 
 def test_a_longer_run_is_evaluated_anew(table, tmp_path):
-    assert record_experiment("A", table, tmp_path, **SIZE).patches_visited == 128
+    assert record_experiment("A", table, tmp_path, **SIZE).patches_worth == 128
     longer = record_experiment("A", table, tmp_path, **SIZE | {"patches": 192, "epochs": 3})
-    assert longer.patches_visited == 192
+    assert longer.patches_worth == 192
     assert sorted(path.name for path in (tmp_path / "A-clean").glob("sampled_*")) == ["sampled_128", "sampled_192"]

@@ -36,7 +36,7 @@ def sweep_of(tp, fn, fp, threshold=(0.5, 0.9)):
 def record(tmp_path):
     """Two experiments on three patients, read back from files."""
     sweeps = {"A": sweep_of([1, 0, 3], [1, 2, 0], [5, 6, 7]), "B": sweep_of([2, 1, 3], [0, 1, 0], [4, 5, 6])}
-    runs = [{"experiment": name, "labels": "clean", "patches_visited": 9000} for name in sweeps]
+    runs = [{"experiment": name, "labels": "clean", "patches_worth": 9000} for name in sweeps]
     tables = {
         "runs": pd.DataFrame(runs),
         "histories": pd.DataFrame([{"experiment": "A", "labels": "clean", "epoch": 1}]),
@@ -52,7 +52,7 @@ def record(tmp_path):
 def test_an_experiment_stands_beside_its_record_and_what_was_published(record):
     table = comparison_table("A", sweep_of([1], [0], [3]), 500, record)
     assert table.index.tolist() == ["measured here", "on record", "published"]
-    assert table.patches_visited.tolist() == [500, 9000, 40e6]
+    assert table.patches_worth.tolist() == [500, 9000, 40e6]
     assert table.recall.tolist() == pytest.approx([1, 4 / 7, 0.898])
     assert table.precision.tolist() == pytest.approx([1 / 4, 4 / 22, 0.517])
     assert table.lesions.tolist() == [1, 7, 122]
@@ -72,7 +72,7 @@ def test_every_experiment_has_a_published_row(name):
     row = published_row(name).iloc[0]
     if name != "FCN":
         assert row.recall == published_sampled().loc[name, "recall"]
-        assert row.patches_visited == (220e6 if name[0] in "GH" else 40e6)
+        assert row.patches_worth == (220e6 if name[0] in "GH" else 40e6)
     assert row.lesions == 122
 
 

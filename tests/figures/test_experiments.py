@@ -61,5 +61,5 @@ def test_profiles_and_learning_curves_have_a_line_a_network(axes):
     profile = border_profile(truth * 0.9, truth)
     ax = plots.border_profiles(axes(), {"D": profile, "G": profile}, {"D": {"color": "red"}})
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["D", "G"]
-    histories = pd.DataFrame({"experiment": ["A", "A", "D"], "patches_visited": [1, 2, 1], "validation_loss": 0.1})
+    histories = pd.DataFrame({"experiment": ["A", "A", "D"], "patches_worth": [1, 2, 1], "validation_loss": 0.1})
     assert len(plots.learning_curves(axes(), histories).lines) == 2

@@ -163,7 +163,7 @@ def test_slices_keep_their_numbers(axes):
 def history(rates):
     epochs = np.arange(1, len(rates) + 1)
     named = ("train_loss", "train_accuracy", *(f"validation_{n}" for n in ("loss", "accuracy", "recall", "precision")))
-    columns = {"patches_visited": 1000 * epochs, "learning_rate": rates}
+    columns = {"patches_worth": 1000 * epochs, "learning_rate": rates}
     return pd.DataFrame(columns | dict.fromkeys(named, 1 / epochs))
 
 

@@ -1,0 +1,44 @@
+"""A detector normalises as its weights say, and can undo the prior that it was trained on."""
+
+import numpy as np
+import pytest
+
+from kit.models import Detector, ModelError, build, prior_shift, probability_map, save_weights
+
+
+def odds(p):
+    return p / (1 - p)
+
+
+def test_with_the_shift_odds_change_by_the_ratio_of_the_priors(tmp_path):
+    path = tmp_path / "A.safetensors"
+    save_weights(build("A", seed=0), path, {"lesion_share": "0.5", "prior": "0.01"})
+    image = np.random.default_rng(0).normal(300, 50, (3, 12, 12))
+    plain, calibrated = (Detector.load("A", path, calibrated=c)(image) for c in (False, True))
+    np.testing.assert_allclose(odds(calibrated) / odds(plain), 1 / 99, rtol=1e-3)
+
+
+def test_a_classifier_of_balanced_samples_becomes_calibrated_for_the_true_share():
+    rng = np.random.default_rng(0)
+    lesion = rng.random(400_000) < 0.02
+    value = rng.normal(lesion * 2.0)  # one number a voxel; the balanced posterior is known
+    balanced = 2 * value - 2  # its logit
+    p = 1 / (1 + np.exp(-(balanced + prior_shift(0.5, 0.02))))
+    for low, high in ((0.0, 0.05), (0.05, 0.2), (0.2, 0.5), (0.5, 1.0)):
+        some = (p >= low) & (p < high)
+        assert lesion[some].mean() == pytest.approx(p[some].mean(), abs=0.02)
+
+
+def test_weights_that_do_not_tell_their_prior_and_shares_out_of_range_are_refused(tmp_path):
+    save_weights(build("A", seed=0), tmp_path / "A.safetensors")
+    with pytest.raises(ModelError, match="calibrated=False"):
+        Detector.load("A", tmp_path / "A.safetensors", calibrated=True)
+    with pytest.raises(ModelError, match="prior is 0"):
+        prior_shift(0.5, 0)
+
+
+def test_a_lattice_of_a_map_holds_the_whole_maps_values():
+    network, image = build("D", seed=0), np.random.default_rng(0).normal(size=(3, 21, 19)).astype("f4")
+    whole, lattice = probability_map(network, image), probability_map(network, image, step=4)
+    np.testing.assert_allclose(lattice[:, ::4, ::4], whole[:, ::4, ::4], atol=1e-6)
+    assert np.count_nonzero(lattice) == 3 * 6 * 5
