@@ -13,7 +13,7 @@ from kit.experiments.notebooks import (
 )
 from kit.experiments.pages import WIDGET, clean, heading, index, minutes, to_html
 from kit.experiments.published import COHORT, MINUTES_PER_SCAN, SCANS_PER_PATIENT, sampled, whole_scans, whole_scans_fcn
-from kit.experiments.recipes import EXPERIMENTS, PROFILES, run_experiment, run_size
+from kit.experiments.recipes import EXPERIMENTS, PROFILES, first_epoch, run_experiment, run_size
 from kit.experiments.record import ROOT, gather, record_cohort, record_experiment
 from kit.experiments.replay import Replayed
 from kit.experiments.results import (
@@ -21,6 +21,8 @@ from kit.experiments.results import (
     Record,
     at_threshold,
     beside,
+    changes,
+    evaluate_sampled,
     published_row,
     published_whole_scans,
     read_record,

@@ -1,11 +1,12 @@
 """The thesis' experiments as data: which network, which samples, how long."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from kit.experiments.runs import open_run
 from kit.experiments.training import train
 from kit.models import build
-from kit.samplers import prepare
+from kit.samplers import describe, draw, prepare
 from kit.scans import select
 
 # One recipe in two sizes. `quick` runs in minutes on a CPU; `full` visits, for an experiment's own number of epochs,
@@ -104,3 +105,24 @@ def _as_metadata(statistics):
 
 def _decisive(size):
     return {name: value for name, value in size.items() if name not in ("device", "progress", "epochs", "resident")}
+
+
+def first_epoch(name, table, folder, *, intensities="scan", seed=0, limit=2000):
+    """Draw what an experiment is shown first, described: as `run_experiment` would with the same arguments.
+
+    Parameters
+    ----------
+    name, table, folder, intensities, seed
+        See `run_experiment`, with which the prepared scans are shared.
+    limit : int
+        The most samples.
+
+    Returns
+    -------
+    cohort : kit.samplers.Cohort
+        The training scans.
+    rows : pandas.DataFrame
+        From `kit.samplers.describe`, one row a sample; distances in mm.
+    """
+    cohort = prepare(select(table, "train"), Path(folder).parent / "cache", intensities=intensities)
+    return cohort, describe(cohort, draw(cohort, EXPERIMENTS[name].scheme, seed, epoch=1, limit=limit))

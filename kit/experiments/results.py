@@ -10,7 +10,9 @@ import pandas as pd
 
 from kit.experiments.published import PATCHES_VISITED, sampled, whole_scans, whole_scans_fcn
 from kit.experiments.runs import RunError
-from kit.metrics import compare, intervals
+from kit.metrics import compare, evaluate_cohort, intervals, partitions, with_interval
+from kit.models import Detector
+from kit.scans import select
 
 SCORES = ("recall", "precision", "dice", "dice_healthy")
 # column, factor and digits with which a whole-scan figure is shown: recall and precision in percent
@@ -130,13 +132,7 @@ def whole_scan_table(sweep, seed=0):
         with 95 % bootstrap intervals over patients.
     """
     found = intervals(sweep, by=["min_volume_mm3"], seed=seed).set_index("min_volume_mm3")
-    text = {
-        name: [
-            _with_interval(*(scale * row[name + end] for end in ("", "_low", "_high")), places)
-            for _, row in found.iterrows()
-        ]
-        for name, scale, places in WHOLE
-    }
+    text = {name: with_interval(found, name, scale, places) for name, scale, places in WHOLE}
     return found[["scans", "tp", "fn", "fp"]].assign(**text)
 
 
@@ -150,7 +146,7 @@ def published_whole_scans():
     for table in tables.values():
         for name, scale, places in WHOLE:
             if name in table:
-                table[name] = [f"{scale * value:.{places}f}" for value in table[name]]
+                table[name] = with_interval(table, name, scale, places)
     return {name: table.set_index("min_volume_mm3").assign(scans=50) for name, table in tables.items()}
 
 
@@ -172,17 +168,77 @@ def shown(table, digits=3):
     titles = {"recall": "recall %", "precision": "precision %", "dice": "Dice lesion", "dice_healthy": "Dice healthy"}
     for score, title in titles.items():
         scale, places = (100, 1) if title.endswith("%") else (1, digits)
-        parts = (table[name] * scale for name in (score, f"{score}_low", f"{score}_high"))
-        columns[title] = [_with_interval(*values, places) for values in zip(*parts, strict=True)]
-    return pd.DataFrame(columns)
-
-
-def _with_interval(value, low, high, places):
-    if value != value:
-        return "–"
-    return f"{value:.{places}f}" + (f" ({low:.{places}f}–{high:.{places}f})" if low == low else "")
+        columns[title] = with_interval(table, score, scale, places)
+    return pd.DataFrame(columns, table.index)
 
 
 def _columns():
     scores = [name for score in SCORES for name in (score, f"{score}_low", f"{score}_high")]
     return ["patches_visited", "scans", "lesions", *scores]
+
+
+def evaluate_sampled(name, trained, table, folder, record, *, device="auto", progress=True):
+    """Evaluate a trained experiment on partitions of the test scans, and compare it with the record and the thesis.
+
+    What is there from an earlier call with as much training is read back. `sampled.csv` in the folder has the
+    comparison.
+
+    Parameters
+    ----------
+    name : str
+        A key of `kit.experiments.EXPERIMENTS`.
+    trained : (network, statistics, history)
+        As `kit.experiments.run_experiment` returns.
+    table : pandas.DataFrame
+        Rows of a manifest; those of the test split are evaluated.
+    folder : path
+        The run's.
+    record : Record
+    device : str
+        "auto" takes a GPU where there is one.
+    progress : bool
+        Show a bar of the scans.
+
+    Returns
+    -------
+    found : kit.metrics.Evaluation
+    compared : pandas.DataFrame
+        See `beside`.
+    maps : pathlib.Path
+        The folder with a scan's map in `<scan_id>/map.nii.gz`.
+    """
+    network, statistics, history = trained
+    visited = int(history.patches_visited.iloc[-1])
+    maps, detector = Path(folder) / f"sampled_{visited}", Detector(network, statistics)  # more training, another folder
+    options = {"where": partitions, "device": device, "progress": progress}
+    found = evaluate_cohort(detector, select(table, "test"), maps, **options)
+    compared = beside(name, found.sweep, visited, record)
+    compared.to_csv(Path(folder) / "sampled.csv")
+    return found, compared, maps
+
+
+def changes(record, pairs, threshold=0.5):
+    """What going from one recorded experiment to another changed, beside what it changed in the thesis (Table 5.5).
+
+    Parameters
+    ----------
+    record : Record
+    pairs : sequence of (str, str)
+        Experiments before and after; pairs of which one is not on record are left out.
+    threshold : float
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by change ("A → B") and rate (of `SCORES`): the columns of `kit.metrics.compare`, after less before on
+        the same patients, and `published`, all as fractions; NaN where the thesis has not both.
+    """
+    printed = sampled()[list(SCORES)]
+    rows = {}
+    for before, after in dict.fromkeys(pairs):
+        if record.of(before) and record.of(after):
+            published = printed.reindex([after]).iloc[0] - printed.reindex([before]).iloc[0]
+            rows[f"{before} → {after}"] = step(record, before, after, threshold).assign(published=published)
+    if not rows:
+        return pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=["change", "rate"]))
+    return pd.concat(rows, names=["change", "rate"])
