@@ -1,7 +1,7 @@
 """Figures of the experiments (notebooks 02 to 09, 13, 15): what a network is shown, how it learns and what it finds.
 
-A panel fills a whole figure that it is given; every other function draws on the axes it is given. What it drew on is
-returned. Published figures are stars.
+A panel fills the whole matplotlib Figure or SubFigure it is given; every other function draws on the axes it is given.
+What was drawn on is returned. Published figures are stars.
 """
 
 from matplotlib.lines import Line2D
@@ -30,7 +30,6 @@ def sample_panel(figure, cohort, rows, patch_shape, *, columns=8):
 
     Parameters
     ----------
-    figure : matplotlib Figure or SubFigure
     cohort : kit.samplers.Cohort
     rows : pandas.DataFrame
         Of `kit.samplers.draw`; the first ones of each class are shown, with what they are.
@@ -52,7 +51,6 @@ def scheme_panel(figure, cohort, draws, centre):
 
     Parameters
     ----------
-    figure : matplotlib Figure or SubFigure
     cohort : kit.samplers.Cohort
         Of one scan.
     draws : dict of str to pandas.DataFrame
@@ -104,7 +102,6 @@ def training_panel(figure, name, history, recorded, others=()):
 
     Parameters
     ----------
-    figure : matplotlib Figure or SubFigure
     name : str
         The experiment.
     history : pandas.DataFrame
@@ -168,7 +165,6 @@ def sampled_panel(figure, name, sweeps, lesions, compared):
 
     Parameters
     ----------
-    figure : matplotlib Figure or SubFigure
     name : str
         The experiment.
     sweeps : dict of str to pandas.DataFrame
@@ -197,7 +193,6 @@ def lesion_panel(figure, lesions, load):
 
     Parameters
     ----------
-    figure : matplotlib Figure or SubFigure
     lesions : pandas.DataFrame
         With scan_id, centre (slice, row, column), diameter_mm and `found`.
     load : callable
