@@ -126,37 +126,37 @@ def test_the_notebook_runs_and_shows_its_viewers(page):
 def test_keys_go_through_slices_and_jupyterlab_does_not_take_them(page):
     root, canvas = viewer_at(page, 0)
     active = "() => window.jupyterapp.shell.currentWidget.content.activeCellIndex"
-    before, cell = lab.ask_kernel(page, "viewer.slice"), page.evaluate(active)
+    before, cell = lab.ask_kernel(page, "widget.slice"), page.evaluate(active)
     picture = canvas.evaluate(PICTURE)
     for key in ("ArrowUp", "ArrowUp", "ArrowDown", "PageUp"):
         page.keyboard.press(key)
-    wait_for(page, "viewer.slice", before + 11)
+    wait_for(page, "widget.slice", before + 11)
     assert canvas.evaluate(PICTURE) != picture
     page.keyboard.press("Home")
-    wait_for(page, "viewer.slice", 159)
+    wait_for(page, "widget.slice", 159)
     page.keyboard.press("2")
-    wait_for(page, "[viewer.plane, viewer.slice == viewer.cursor[1]]", ["coronal", True])
+    wait_for(page, "[widget.plane, widget.slice == widget.cursor[1]]", ["coronal", True])
     page.keyboard.press("1")
     page.keyboard.press("n")
-    wait_for(page, "[viewer.plane, viewer.place]", ["axial", 0])
+    wait_for(page, "[widget.plane, widget.place]", ["axial", 0])
     assert page.evaluate(active) == cell
     assert root.evaluate("(root) => root === document.activeElement")
 
 
 def test_every_pixel_is_the_voxel_it_stands_for(page):
     _, canvas = viewer_at(page, 0)
-    lab.tell_kernel(page, "viewer.zoom = 16; viewer.show_cross = viewer.show_label = False")
+    lab.tell_kernel(page, "widget.zoom = 16; widget.show_cross = widget.show_label = False")
     read = "(at) => document.querySelector('.kit-reading').textContent.includes(at)"
     for plane in ("axial", "coronal", "sagittal"):
         for at in ((28, 169, 155), (70, 100, 120), (100, 60, 140)):
-            lab.tell_kernel(page, f"viewer.plane = {plane!r}; viewer.cursor = {at}")
+            lab.tell_kernel(page, f"widget.plane = {plane!r}; widget.cursor = {at}")
             page.wait_for_function(read, arg=", ".join(map(str, at)))
             canvas = page.locator("canvas.kit-panel").first
             width, height = canvas.evaluate(SIZE)
             found = canvas.evaluate(PIXEL, [width // 2, height // 2])
-            told = lab.ask_kernel(page, "[viewer.reading, viewer.window]")
+            told = lab.ask_kernel(page, "[widget.reading, widget.window]")
             assert found[:3] == pytest.approx(expected_colour(*told), abs=5), (plane, at)
-    lab.tell_kernel(page, "viewer.zoom = 1; viewer.plane = 'axial'; viewer.show_cross = viewer.show_label = True")
+    lab.tell_kernel(page, "widget.zoom = 1; widget.plane = 'axial'; widget.show_cross = widget.show_label = True")
 
 
 def expected_colour(reading, window, threshold=0.2, opacity=0.6):
@@ -171,33 +171,33 @@ def expected_colour(reading, window, threshold=0.2, opacity=0.6):
 
 def test_the_wheel_turns_slices_a_click_reads_a_voxel_and_a_drag_sets_the_window(page):
     _, canvas = viewer_at(page, 0)
-    lab.tell_kernel(page, "viewer.cursor = (60, 10, 10)")
+    lab.tell_kernel(page, "widget.cursor = (60, 10, 10)")
     page.mouse.move(*middle_of(canvas))
     page.mouse.wheel(0, -100)
-    wait_for(page, "viewer.slice", 61)
+    wait_for(page, "widget.slice", 61)
     page.mouse.wheel(0, 100)
     page.mouse.wheel(0, 100)
-    wait_for(page, "viewer.slice", 59)
+    wait_for(page, "widget.slice", 59)
     page.mouse.click(*middle_of(canvas))
-    wait_for(page, "all(abs(a - 128) < 30 for a in viewer.cursor[1:])", True)
-    wait_for(page, "viewer.reading['cursor'] == list(viewer.cursor)", True)
+    wait_for(page, "all(abs(a - 128) < 30 for a in widget.cursor[1:])", True)
+    wait_for(page, "widget.reading['cursor'] == list(widget.cursor)", True)
     assert "59, " in page.locator(".kit-reading").first.text_content()
-    low, high = lab.ask_kernel(page, "viewer.window")
+    low, high = lab.ask_kernel(page, "widget.window")
     x, y = middle_of(canvas)
     page.keyboard.down("Shift")
     page.mouse.down()
     page.mouse.move(x + 50, y)
     page.mouse.up()
     page.keyboard.up("Shift")
-    wait_for(page, f"viewer.window[0] < {low} and viewer.window[1] > {high}", True)
+    wait_for(page, f"widget.window[0] < {low} and widget.window[1] > {high}", True)
     page.keyboard.press("r")
-    wait_for(page, "viewer.window", [low, high])
+    wait_for(page, "widget.window", [low, high])
 
 
 def test_dragging_the_threshold_takes_heat_away(page):
     root, canvas = viewer_at(page, 0)
-    lab.tell_kernel(page, "viewer.show_label = viewer.show_cross = False; viewer.cursor = (28, 169, 155)")
-    wait_for(page, "viewer.slice", 28)
+    lab.tell_kernel(page, "widget.show_label = widget.show_cross = False; widget.cursor = (28, 169, 155)")
+    wait_for(page, "widget.slice", 28)
     page.wait_for_timeout(200)
     before = canvas.evaluate(COLOURED)
     slider = root.locator("input[name=threshold]")
@@ -206,16 +206,16 @@ def test_dragging_the_threshold_takes_heat_away(page):
     page.mouse.down()
     page.mouse.move(box["x"] + 7 + 0.95 * (box["width"] - 14), box["y"] + box["height"] / 2, steps=8)
     page.mouse.up()
-    wait_for(page, "0.9 < viewer.threshold < 1", True)
+    wait_for(page, "0.9 < widget.threshold < 1", True)
     assert 0 < canvas.evaluate(COLOURED) < before
-    lab.tell_kernel(page, "viewer.threshold = 0.2; viewer.show_label = viewer.show_cross = True")
+    lab.tell_kernel(page, "widget.threshold = 0.2; widget.show_label = widget.show_cross = True")
 
 
 def test_python_moves_the_picture_and_hears_of_moves(page):
     root, canvas = viewer_at(page, 0)
-    lab.tell_kernel(page, "heard = []; viewer.observe(lambda change: heard.append(change.new), 'slice')")
+    lab.tell_kernel(page, "heard = []; widget.observe(lambda change: heard.append(change.new), 'slice')")
     picture = canvas.evaluate(PICTURE)
-    lab.tell_kernel(page, "viewer.slice = 90")
+    lab.tell_kernel(page, "widget.slice = 90")
     page.wait_for_function("() => document.querySelector('.kit-reading').textContent.includes('voxel 90,')")
     assert canvas.evaluate(PICTURE) != picture
     root.focus()
@@ -232,23 +232,23 @@ def test_viewers_do_not_disturb_one_another(page):
     page.wait_for_timeout(300)
     assert other.evaluate(PICTURE) == picture
     assert lab.ask_kernel(page, "[browser.cursor, browser.threshold]") == errors
-    lab.tell_kernel(page, "viewer.threshold = 0.2")
+    lab.tell_kernel(page, "widget.threshold = 0.2")
 
 
 def test_play_runs_through_slices_until_it_is_stopped(page):
     viewer_at(page, 0)
-    lab.tell_kernel(page, "viewer.slice = 20")
+    lab.tell_kernel(page, "widget.slice = 20")
     page.keyboard.press("Space")
-    wait_for(page, "viewer.slice > 24", True)
+    wait_for(page, "widget.slice > 24", True)
     page.keyboard.press("Space")
     page.wait_for_timeout(500)
-    stopped = lab.ask_kernel(page, "viewer.slice")
+    stopped = lab.ask_kernel(page, "widget.slice")
     page.wait_for_timeout(500)
-    assert lab.ask_kernel(page, "viewer.slice") == stopped
+    assert lab.ask_kernel(page, "widget.slice") == stopped
 
 
 def test_keys_in_quick_succession_all_count_and_their_time_is_told(page, record_property):
-    times, before = {}, lab.ask_kernel(page, "viewer.slice")
+    times, before = {}, lab.ask_kernel(page, "widget.slice")
     for key, plane in (("1", "axial"), ("4", "three planes")):
         root, _ = viewer_at(page, 0)
         page.keyboard.press(key)
@@ -258,7 +258,7 @@ def test_keys_in_quick_succession_all_count_and_their_time_is_told(page, record_
     (SHOTS / "latency.json").write_text(json.dumps(times, indent=1))
     print("\nfrom a key to the slice, on 160 x 256 x 256 voxels:", times)
     page.keyboard.press("1")
-    wait_for(page, "viewer.slice", before)
+    wait_for(page, "widget.slice", before)
 
 
 def test_a_point_of_the_curve_leads_to_errors_and_a_verdict_is_on_disk_at_once(page, served):
@@ -329,9 +329,9 @@ def test_everything_can_be_reached_by_keyboard_and_has_a_name(page):
     assert page.evaluate(focused) == "play (Space)"
     assert page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Tab")
-    before = lab.ask_kernel(page, "viewer.slice")
+    before = lab.ask_kernel(page, "widget.slice")
     page.keyboard.press("ArrowRight")  # the slider's own key, not the viewer's as well
-    wait_for(page, "viewer.slice", before + 1)
+    wait_for(page, "widget.slice", before + 1)
     root.focus()
     page.keyboard.press("?")
     assert root.locator(".kit-help").is_visible()

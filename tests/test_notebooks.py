@@ -1,6 +1,7 @@
 """The notebooks themselves: committed as they should be, and run at their quick profile with the numbers they write."""
 
 import ast
+import importlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from kit.metrics import MIN_VOLUMES_MM3, THRESHOLDS
 NOTEBOOKS = sorted(path.stem for path in NOTEBOOK_FOLDER.glob("*.ipynb"))
 COMMON = ["manifest", "profile", "device", "seed", "run_dir"]
 RUNS = NOTEBOOK_FOLDER.parent / "runs" / "test"  # in the project, so that a failed notebook can be looked at
+NAMES_TAKEN_FROM = ("kit.scans", "kit.phantom")  # all other rooms are taken whole: figures.show_slice says where from
 CELL_LINES, DEF_LINES = 12, 5
 CELL_S = 900
 
@@ -68,6 +70,11 @@ def parameters_cell(notebook):
     return cell
 
 
+def code_of(notebook):
+    """The code cells, parsed."""
+    return [ast.parse(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
+
+
 def assert_shows_figures_and_no_trouble(notebook):
     outputs = outputs_of(clean(notebook))
     assert not [output.evalue for output in outputs if output.output_type == "error"]
@@ -95,10 +102,39 @@ def test_a_notebook_has_the_common_parameters_first_and_papermill_sees_all(name)
 def test_a_notebook_has_short_cells_without_classes(name):
     sources = [cell.source for cell in committed(name).cells if cell.cell_type == "code"]
     assert max(len(source.splitlines()) for source in sources) <= CELL_LINES
-    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    nodes = [node for tree in code_of(committed(name)) for node in ast.walk(tree)]
     assert not [node.name for node in nodes if isinstance(node, ast.ClassDef)]
     functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
     assert not [node.name for node in functions if node.end_lineno - node.lineno + 1 > DEF_LINES]
+
+
+@each_notebook
+def test_the_default_of_a_parameter_is_among_its_documented_choices(name):
+    for line in parameters_cell(committed(name)).source.splitlines():
+        code, _, comment = line.partition("#")
+        choices = [word.strip() for word in comment.partition(":")[0].split("|")]
+        if len(choices) > 1:
+            assert ast.parse(code.strip()).body[0].value.value in choices, line
+    assert "# quick | full" in parameters_cell(committed(name)).source
+
+
+@each_notebook
+def test_every_name_that_a_notebook_takes_from_kit_is_in_a_face(name):
+    nodes = [node for tree in code_of(committed(name)) for node in ast.walk(tree)]
+    rooms, taken = {}, set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module == "kit":
+            rooms |= {alias.name: importlib.import_module(f"kit.{alias.name}") for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("kit."):
+            assert node.module in NAMES_TAKEN_FROM, f"from kit import {node.module.removeprefix('kit.')}"
+            taken |= {(node.module.removeprefix("kit."), alias.name) for alias in node.names}
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    assert not stored & set(rooms), "a variable hides a room"
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+    taken |= {(node.value.id, node.attr) for node in attributes if node.value.id in rooms}
+    assert taken
+    faces = {room: importlib.import_module(f"kit.{room}") for room, _ in taken}
+    assert sorted(f"{room}.{what}" for room, what in taken if not hasattr(faces[room], what)) == []
 
 
 @each_notebook
@@ -143,16 +179,16 @@ def test_every_experiment_of_the_thesis_has_its_notebook():
 def test_label_noise_is_measured_against_the_clean_truth(execute):
     run_dir = execute("13_label_noise").run_dir
     assert len(pd.read_csv(run_dir / "sampled.csv")) == 8  # two schemes, two kinds of labels, here and on record
-    done = pd.read_csv(run_dir / "labels" / "faults.csv")
-    assert (done.fault != "none").mean() > 0.3
+    faults = pd.read_csv(run_dir / "labels" / "faults.csv").fault
+    assert (faults != "none").mean() > 0.3
 
 
 @pytest.mark.notebooks
 @pytest.mark.xdist_group("15_comparison")
-def test_the_comparison_has_every_experiment_and_step(execute):
+def test_the_comparison_has_every_experiment_and_change(execute):
     run_dir = execute("15_comparison").run_dir
     assert len(pd.read_csv(run_dir / "table_5_5.csv")) == 11
-    assert pd.read_csv(run_dir / "steps.csv").iloc[:, 0].nunique() == 11
+    assert pd.read_csv(run_dir / "changes.csv").change.nunique() == 11
     assert len(pd.read_csv(run_dir / "table_6_1.csv")) >= 9
 
 

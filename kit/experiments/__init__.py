@@ -18,7 +18,15 @@ from kit.experiments.notebooks import (
     to_html,
     write_index,
 )
-from kit.experiments.recipes import EXPERIMENTS, PROFILES, Experiment, check_common, run_experiment, run_size
+from kit.experiments.recipes import (
+    EXPERIMENTS,
+    PROFILES,
+    Experiment,
+    check_common,
+    first_epoch,
+    run_experiment,
+    run_size,
+)
 from kit.experiments.record import ROOT, gather, record_cohort, record_experiment
 from kit.experiments.results import (
     COHORT,

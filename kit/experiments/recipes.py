@@ -1,11 +1,12 @@
 """Experiments as a table: which network, trained on which samples, for how long; adding one is adding a row."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from kit.experiments.runs import check_choices, check_device, open_run
 from kit.experiments.training import EXAMPLES, PRECISIONS, train
 from kit.models import build
-from kit.samplers import SCHEMES, prepare, scheme_of
+from kit.samplers import SCHEMES, describe, draw, prepare, scheme_of
 from kit.scans import SEARCHES, select
 
 # Two sizes of either way to train. `quick` takes a minute or two on a CPU. `full` classifies on segments as many voxels
@@ -167,3 +168,25 @@ def _decisive(size, examples):
     """What decides the outcome; a run on patches may go on for more epochs, one on segments has its schedule."""
     free = {"device", "progress", "resident"} | ({"epochs"} if examples == "patches" else set())
     return {name: value for name, value in size.items() if name not in free}
+
+
+def first_epoch(name, table, folder, *, intensities="scan", seed=0, limit=2000):
+    """Draw what an experiment is shown first when it learns patch by patch, described.
+
+    Parameters
+    ----------
+    name, table, folder, intensities, seed
+        See `run_experiment`, with which the prepared scans are shared.
+    limit : int
+        The most samples.
+
+    Returns
+    -------
+    cohort : kit.samplers.Cohort
+        The training scans.
+    rows : pandas.DataFrame
+        From `kit.samplers.describe`, one row a sample; distances in mm.
+    """
+    check_choices(experiment=(name, EXPERIMENTS))
+    cohort = prepare(select(table, "train"), Path(folder).parent / "cache", intensities=intensities)
+    return cohort, describe(cohort, draw(cohort, EXPERIMENTS[name].scheme, seed, epoch=1, limit=limit))

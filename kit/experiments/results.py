@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from kit.experiments.runs import RunError
-from kit.metrics import compare, evaluate_cohort, intervals, partitions
+from kit.metrics import compare, evaluate_cohort, intervals, partitions, with_interval
 from kit.models import Detector
 from kit.scans import select, write_table
 
@@ -244,7 +244,7 @@ def format_scores(table):
     """
     whole = ("patches_worth", ",.0f"), ("scans", ".0f"), ("lesions", ".0f")
     columns = {name.replace("_", " "): [format(value, shape) for value in table[name]] for name, shape in whole}
-    columns |= {title: _with_interval(table, score, *shape) for score, title, *shape in SAMPLED_FORMAT}
+    columns |= {title: with_interval(table, score, *shape) for score, title, *shape in SAMPLED_FORMAT}
     text = pd.DataFrame(columns, table.index)
     text.loc[table.scans.isna().to_numpy()] = ""
     text.loc[table.patches_worth.isna().to_numpy(), "patches visited"] = "not published"
@@ -261,7 +261,7 @@ def format_whole_scans(table):
     ['0.23']
     """
     counts = [name for name in ("scans", "tp", "fn", "fp") if name in table]
-    text = {score: _with_interval(table, score, *shape) for score, *shape in WHOLE_SCAN_FORMAT if score in table}
+    text = {score: with_interval(table, score, *shape) for score, *shape in WHOLE_SCAN_FORMAT if score in table}
     return table[["min_volume_mm3", *counts]].assign(**text).set_index("min_volume_mm3")
 
 
@@ -313,13 +313,3 @@ def published_whole_scans(network):
         (80, 99, 23, 228, 0.811, 0.303, 4.7, 0.03), (150, 96, 26, 138, 0.787, 0.410, 2.8, 0.02),
     ]  # fmt: skip
     return pd.DataFrame(rows if network == "D" else [], columns=columns).assign(scans=50)
-
-
-def _with_interval(table, score, factor, digits):
-    """A column of a table as text, each figure with its interval where the table has one; an unknown one is a dash."""
-    columns = table.reindex(columns=[score, f"{score}_low", f"{score}_high"]).astype(float) * factor
-    text = []
-    for value, low, high in columns.to_numpy():
-        limits = f" ({low:.{digits}f}–{high:.{digits}f})" if low == low else ""
-        text.append(f"{value:.{digits}f}{limits}" if value == value else "–")
-    return text

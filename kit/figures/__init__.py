@@ -1,57 +1,48 @@
-"""Every figure of the notebooks and of the report."""
+"""Every figure of the notebooks and of the report, by the notebook that shows it first."""
 
-from kit.figures.evaluation import (
+from kit.figures.evaluation import (  # notebook 11
     dice_of_lesions,
-    drawn_case,
     false_positive_histograms,
     false_positive_positions,
     false_positives_of_scans,
     froc_curve,
-    precision_recall_over_filters,
-    recall_over_size_curves,
-    reliability_diagram,
-    rule_bars,
-)
-from kit.figures.experiments import (
-    border_profiles,
-    drawn_voxels,
-    forest,
-    learning_curves,
-    legend_of_reasons,
-    sample_patches,
-    step_plot,
-)
-from kit.figures.fragments import (
-    draw_agreement,
-    draw_map_sizes,
-    draw_minutes,
-    draw_padded_tail,
-    draw_twins,
-    draw_weaving,
-    weave,
-)
-from kit.figures.report import write_report
-from kit.figures.rules import CASES, MIDDLE, SHAPE, arrays, count_cases
-from kit.figures.slices import (
-    BLUE,
-    COARSE_VOXELS,
-    KIND_COLOURS,
-    RED,
-    clear,
-    contrast_beside_look_alikes,
-    finding_crops,
-    frame_head,
-    intensity_per_slice,
-    lesion_size_histogram,
-    network_style,
     precision_recall,
     published_point,
     recall_over_size,
+    recall_over_size_curves,
+    reliability_diagram,
+)
+from kit.figures.experiments import (  # notebooks 02 to 09, 13, 15
+    border_profiles,
+    change_plot,
+    forest_plot,
+    learning_curves,
+    lesion_panel,
+    sample_panel,
+    sampled_panel,
+    scheme_panel,
+    training_curves,
+    training_panel,
+)
+from kit.figures.fragments import (  # notebook 10
+    agreement,
+    fragment_sizes,
+    minutes_a_scan,
+    padded_kernel,
+    twin_maps,
+    weave,
+    weaving_steps,
+)
+from kit.figures.report import write_report
+from kit.figures.rules import CASES, count_cases, rule_bars, rule_case  # notebook 16
+from kit.figures.slices import finding_crops, frame_head, show_slice, three_planes, window_of
+from kit.figures.statistics import (  # notebook 01
+    COARSE_VOXELS,
+    contrast_of_look_alikes,
+    intensity_per_slice,
+    lesion_size_histogram,
     shape_against_size,
     shape_complexity_histogram,
     shape_gallery,
-    show_slice,
-    three_planes,
-    training_curves,
-    window_of,
 )
+from kit.figures.style import BLUE, KIND_COLOURS, RED, clear, network_style

@@ -1,47 +1,84 @@
-"""Figures of an evaluation: each function draws tidy tables on the axes it is given and returns them.
+"""Figures of an evaluation (notebook 11, and any score): each function draws a table on the axes it is given.
 
-Colours are those of `kit.figures.slices`, which colour-blind readers can tell apart; where there are many curves,
-markers differ as well.
+The axes are returned. Rates in tables are fractions, in figures percent.
 """
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.collections import PatchCollection
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 
-from kit.figures.slices import BLUE, GREEN, GREY, ORANGE, RED, SKY
+from kit.figures.style import BLUE, GREEN, GREY, ORANGE, RED, SIZE, SKY, STAR, labelled
 
 MARKERS = "osD^vPX*"
-KINDS = {"TP": GREEN, "FN": RED, "FP": ORANGE}
 PLANES = (("row", "column", "axial"), ("slice", "column", "coronal"), ("slice", "row", "sagittal"))
 TOWARDS = {
     "slice": "slice (voxel, neck to crown)",
     "row": "row (voxel, front to back)",
     "column": "column (voxel, right to left)",
 }
+CURVES = {  # what differs along a curve of precision and recall: values marked, how they are written, style, title
+    "threshold": ((0.5,), "θ {:g}", {"marker": "o"}, "Precision and recall"),
+    "min_volume_mm3": ((0, 40, 80, 150), "{:g} mm³", {"marker": "s", "color": GREEN},
+                       "Size filter, precision and recall"),
+}  # fmt: skip
+FP_TICKS = [2.0**power for power in range(-3, 9)]  # false positives a scan along a FROC curve
 
 
-def precision_recall_over_filters(ax, summary, *, label=None, mark=(0, 40, 80, 150)):
-    """Draw precision over recall, one point a minimum volume (lower part of Fig. 6.1).
+def precision_recall(ax, summary, *, over="threshold", label=None, mark=None, **style):
+    """Draw precision over recall, one point a threshold or minimum volume (Fig. 6.1).
 
     Parameters
     ----------
     summary : pandas.DataFrame
-        From `kit.metrics.summarise`, the rows of one threshold.
-    mark : sequence of float
-        Minimum volumes in mm3 that are written beside their points.
+        From `kit.metrics.summarise`.
+    over : str
+        threshold or min_volume_mm3: what differs from point to point.
+    mark : sequence of float, optional
+        Values of it that are written beside their points: theta 0.5, or the thesis' four volumes.
+    **style
+        Of the line, such as `network_style` gives.
+
+    Raises
+    ------
+    ValueError
+        If a value of `over` comes twice: rows of several networks would make one curve.
     """
-    if summary.min_volume_mm3.duplicated().any():
-        raise ValueError("summary has a minimum volume twice; give the rows of one threshold and one network")
-    curve = summary.dropna(subset=["recall", "precision"]).sort_values("min_volume_mm3")
-    ax.plot(100 * curve.recall, 100 * curve.precision, "s-", markersize=3, color=GREEN, label=label)
-    for point in curve[curve.min_volume_mm3.isin(mark)].itertuples():
-        at = (100 * point.recall, 100 * point.precision)
-        ax.plot(*at, "s", color=GREEN, markersize=6)
-        ax.annotate(f"{point.min_volume_mm3:g} mm³", at, (7, 3), textcoords="offset points", fontsize=8)
-    ax.set(xlim=(0, 102), ylim=(0, max(5, 115 * curve.precision.max()) if len(curve) else 5))
-    return _labelled(ax, "Size filter, precision and recall", "recall (%)", "precision (%)")
+    marks, text, own, title = CURVES[over]
+    if summary[over].duplicated().any():
+        other = next(name for name in CURVES if name != over)
+        raise ValueError(f"summary has a {over} twice; give the rows of one {other} and one network")
+    curve = summary.dropna(subset=["recall", "precision"]).sort_values(over)
+    own = own | {"linestyle": "-", "markersize": 3}
+    (line,) = ax.plot(100 * curve.recall, 100 * curve.precision, label=label, **own | style)
+    for value, *rates in curve[[over, "recall", "precision"]].to_numpy(float):
+        if np.isclose(marks if mark is None else mark, value).any():
+            at = tuple(100 * rate for rate in rates)
+            ax.plot(*at, own["marker"], color=line.get_color(), markersize=7)
+            ax.annotate(text.format(value), at, (6, 6), textcoords="offset points", fontsize=8)
+    ax.set(xlim=(0, 102), ylim=(0, 102))
+    return labelled(ax, title, "recall (%)", "precision (%)")
+
+
+def published_point(ax, recall, precision, label):
+    """Draw a figure of the thesis, rates in [0, 1], as a star beside measured curves; nothing where they are NaN."""
+    if recall == recall:
+        at = (100 * recall, 100 * precision)
+        ax.plot(*at, markersize=11, **STAR)
+        ax.annotate(label, at, (-7, 7), textcoords="offset points", ha="right", fontsize=8)
+    return ax
+
+
+def recall_over_size(ax, table):
+    """Draw recall by class of size, its interval and the number of lesions, from `kit.metrics.recall_by_size`."""
+    names = [f"{a:g}–{b:g}" if np.isfinite(b) else f"≥ {a:g}" for a, b in zip(table.from_mm, table.to_mm, strict=True)]
+    for at, row in enumerate(table.itertuples()):
+        ax.text(at, 104, f"n = {row.lesions}", ha="center", fontsize=8)
+        if row.lesions:
+            reach = [[100 * (row.recall - row.low)], [100 * (row.high - row.recall)]]
+            ax.errorbar(at, 100 * row.recall, np.maximum(reach, 0), fmt="o", color=BLUE, capsize=4)
+    ax.set_xticks(range(len(names)), names)
+    ax.set(xlim=(-0.6, len(names) - 0.4), ylim=(-3, 112))
+    return labelled(ax, "Recall by lesion size", "diameter (mm)", "recall (%)")
 
 
 def recall_over_size_curves(ax, curves, by="threshold", *, fixed=""):
@@ -57,7 +94,7 @@ def recall_over_size_curves(ax, curves, by="threshold", *, fixed=""):
         What the title says of the other.
     """
     values = sorted(curves[by].unique())
-    shades = _shades(len(values))
+    shades = colormaps["viridis"](np.linspace(0, 0.85, max(len(values), 1)))
     for number, value in enumerate(values):
         rows = curves[curves[by] == value].dropna(subset=["recall"])
         name = f"θ {value:g}" if by == "threshold" else f"from {value:g} mm³"
@@ -65,51 +102,7 @@ def recall_over_size_curves(ax, curves, by="threshold", *, fixed=""):
         ax.plot(rows.at_mm, 100 * rows.recall, label=name, **style)
     ax.set(ylim=(-3, 106), xlim=(0, None))
     ax.legend(fontsize=8, loc="lower right")
-    return _labelled(ax, f"Recall over lesion size{fixed}", "size: cube root of the volume (mm)", "recall (%)")
-
-
-def false_positive_positions(axes, errors, shape, *, head=None, size=0.08):
-    """Draw where false positives are on three planes, a circle's area after their volume (left of Fig. 6.3).
-
-    Parameters
-    ----------
-    axes : three Axes
-        Axial, coronal and sagittal.
-    errors : pandas.DataFrame
-        From `kit.metrics.errortable`, of scans on grids of about one shape.
-    shape : (slice, row, column) int
-        Of the scans.
-    head : (slice, row, column) bool array, optional
-        Whose outline on each plane is drawn behind.
-    size : float
-        Points of a circle's area for a mm3.
-    """
-    false = errors[errors.kind == "FP"].sort_values("volume_mm3", ascending=False)
-    length = dict(zip(("slice", "row", "column"), shape, strict=True))
-    for ax, (vertical, horizontal, name) in zip(axes, PLANES, strict=True):
-        if head is not None:
-            ax.contour(
-                head.any(axis=("slice", "row", "column").index(_third(vertical, horizontal))), [0.5], colors=[GREY]
-            )
-        area = 4 + size * false.volume_mm3.clip(upper=4000)
-        ax.scatter(false[horizontal], false[vertical], s=area, color=ORANGE, alpha=0.45, edgecolors=RED, linewidths=0.6)
-        ax.set(xlim=(0, length[horizontal]), aspect="equal")
-        ax.set_ylim((length[vertical], 0) if vertical == "row" else (0, length[vertical]))
-        _labelled(ax, name, TOWARDS[horizontal], TOWARDS[vertical])
-    return axes
-
-
-def false_positive_histograms(axes, errors, shape, *, bins=16):
-    """Draw how false positives are spread along the three axes (right of Fig. 6.3).
-
-    `axes` are three Axes for columns, rows and slices; the rest as in `false_positive_positions`.
-    """
-    false = errors[errors.kind == "FP"]
-    for ax, name, length in zip(axes, ("column", "row", "slice"), reversed(shape), strict=True):
-        ax.hist(false[name], np.linspace(0, length, bins + 1), color=ORANGE, edgecolor="white")
-        ax.set_xlim(0, length)
-        _labelled(ax, "", TOWARDS[name], "false positives")
-    return axes
+    return labelled(ax, f"Recall over lesion size{fixed}", SIZE, "recall (%)")
 
 
 def froc_curve(ax, curve, averages=None, *, label=None, colour=BLUE):
@@ -134,39 +127,72 @@ def froc_curve(ax, curve, averages=None, *, label=None, colour=BLUE):
         ax.plot(at.index.astype(float), 100 * at.recall, "D", color=colour, markersize=5, label=f"average {mean:.0f} %")
     ax.set_xscale("log", base=2)
     ax.set(xlim=(1 / 16, max(16, 1.1 * curve.fp_per_scan.max())), ylim=(-2, 102))
-    ticks = [1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16, 32, 64, 128, 256]
-    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_major_locator(FixedLocator(FP_TICKS))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(lambda value, _: f"1/{round(1 / value)}" if value < 1 else f"{value:g}")
     ax.grid(alpha=0.3)
     ax.legend(loc="upper left", fontsize=8)
-    return _labelled(ax, "FROC", "false positives a scan", "recall (%)")
+    return labelled(ax, "FROC", "false positives a scan", "recall (%)")
 
 
-def reliability_diagram(axes, pooled, *, error=None, what="voxels"):
-    """Draw the share of lesion over the promised probability (first axes), and how many voxels each bin has (second).
+def false_positives_of_scans(ax, scans):
+    """Draw how many false positives each scan has, those without lesions apart, with their means.
+
+    `scans` are rows of `kit.metrics.sweep` at one threshold and minimum volume.
+    """
+    some = (scans.tp + scans.fn > 0).to_numpy()
+    for at, (rows, colour) in enumerate(((scans[some], BLUE), (scans[~some], ORANGE))):
+        aside = np.linspace(-0.15, 0.15, len(rows)) if len(rows) > 1 else np.zeros(len(rows))
+        ax.plot(at + aside, rows.fp, "o", color=colour)
+        if len(rows):
+            mean = rows.fp.mean()
+            ax.hlines(mean, at - 0.3, at + 0.3, color=colour)
+            ax.text(at + 0.33, mean, f"{mean:.1f}", va="center", fontsize=8)
+    ax.set_xticks([0, 1], [f"with lesions\n({some.sum()} scans)", f"without\n({(~some).sum()} scans)"])
+    ax.set(xlim=(-0.6, 1.7), ylim=(0, None))
+    return labelled(ax, "False positives", "", "false positives in a scan")
+
+
+def false_positive_positions(axes, errors, shape, *, head=None, size=0.08):
+    """Draw where false positives are on three planes, a circle's area after their volume (left of Fig. 6.3).
 
     Parameters
     ----------
-    axes : pair of Axes, one above the other
-    pooled : pandas.DataFrame
-        From `kit.metrics.pool`.
-    error : float, optional
-        The expected calibration error, for the title.
-    what : str
-        What was counted: voxels, or components.
+    axes : three Axes
+        Axial, coronal and sagittal.
+    errors : pandas.DataFrame
+        From `kit.metrics.error_table`, of scans on grids of about one shape.
+    shape : (slice, row, column) int
+        Of the scans.
+    head : (slice, row, column) bool array, optional
+        Whose outline on each plane is drawn behind.
+    size : float
+        Points of a circle's area for a mm3.
     """
-    known = pooled.dropna(subset=["fraction"])
-    axes[0].plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="what it says is so")
-    axes[0].plot(known.mean_p, known.fraction, "o-", color=BLUE, label="measured")
-    axes[0].set(xlim=(0, 1), ylim=(0, 1))
-    axes[0].legend(fontsize=8, loc="upper left")
-    width = pooled.to_p - pooled.from_p
-    axes[1].bar(pooled.from_p + width / 2, pooled["count"], 0.9 * width, color=SKY)
-    axes[1].set(xlim=(0, 1), yscale="log", ylim=(0.7, None))
-    told = "" if error is None else f", ECE {error:.4f}"
-    _labelled(axes[0], f"Reliability, {what}{told}", "", "share that is lesion")
-    _labelled(axes[1], "", "probability", what)
+    false = errors[errors.kind == "FP"].sort_values("volume_mm3", ascending=False)
+    length = dict(zip(("slice", "row", "column"), shape, strict=True))
+    for ax, (vertical, horizontal, name) in zip(axes, PLANES, strict=True):
+        if head is not None:
+            through = next(axis for axis, side in enumerate(length) if side not in (vertical, horizontal))
+            ax.contour(head.any(axis=through), [0.5], colors=[GREY])
+        area = 4 + size * false.volume_mm3.clip(upper=4000)
+        ax.scatter(false[horizontal], false[vertical], s=area, color=ORANGE, alpha=0.45, edgecolors=RED, linewidths=0.6)
+        ax.set(xlim=(0, length[horizontal]), aspect="equal")
+        ax.set_ylim((length[vertical], 0) if vertical == "row" else (0, length[vertical]))
+        labelled(ax, name, TOWARDS[horizontal], TOWARDS[vertical])
+    return axes
+
+
+def false_positive_histograms(axes, errors, shape, *, bins=16):
+    """Draw how false positives are spread along the three axes (right of Fig. 6.3).
+
+    `axes` are three Axes for columns, rows and slices; the rest as in `false_positive_positions`.
+    """
+    false = errors[errors.kind == "FP"]
+    for ax, name, length in zip(axes, ("column", "row", "slice"), reversed(shape), strict=True):
+        ax.hist(false[name], np.linspace(0, length, bins + 1), color=ORANGE, edgecolor="white")
+        ax.set_xlim(0, length)
+        labelled(ax, "", TOWARDS[name], "false positives")
     return axes
 
 
@@ -191,103 +217,33 @@ def dice_of_lesions(axes, lesions, scans):
     axes[1].barh(range(len(own)), own.dice, color=BLUE)
     axes[1].set_yticks(range(len(own)), own.scan_id if "scan_id" in own else range(len(own)), fontsize=8)
     axes[1].set_xlim(0, 1)
-    _labelled(axes[0], "Each lesion", "size: cube root of the volume (mm)", "Dice of a lesion and its components")
-    _labelled(axes[1], "Whole scans", "Dice of all voxels", "")
+    labelled(axes[0], "Each lesion", SIZE, "Dice of a lesion and its components")
+    labelled(axes[1], "Whole scans", "Dice of all voxels", "")
     return axes
 
 
-def false_positives_of_scans(ax, scans):
-    """Draw how many false positives each scan has, those without lesions apart.
-
-    `scans` are rows of `kit.metrics.sweep` at one threshold and minimum volume.
-    """
-    some = (scans.tp + scans.fn > 0).to_numpy()
-    for at, (rows, colour) in enumerate(((scans[some], BLUE), (scans[~some], ORANGE))):
-        ax.plot(
-            np.linspace(-0.15, 0.15, len(rows)) + at if len(rows) > 1 else [at] * len(rows), rows.fp, "o", color=colour
-        )
-        if len(rows):
-            ax.hlines(rows.fp.mean(), at - 0.3, at + 0.3, color=colour)
-            ax.text(at + 0.33, rows.fp.mean(), f"{rows.fp.mean():.1f}", va="center", fontsize=8)
-    ax.set_xticks([0, 1], [f"with lesions\n({some.sum()} scans)", f"without\n({(~some).sum()} scans)"])
-    ax.set(xlim=(-0.6, 1.7), ylim=(0, None))
-    return _labelled(ax, "False positives", "", "false positives in a scan")
-
-
-def rule_bars(axes, table, rates=("recall", "precision", "fp_per_scan")):
-    """Draw the same maps under every rule: a rate on each axes, with its interval.
+def reliability_diagram(axes, pooled, *, error=None, what="voxels"):
+    """Draw the share of lesion over the probability (first axes), and how many voxels each bin has (second).
 
     Parameters
     ----------
-    axes : as many Axes as rates
-    table : pandas.DataFrame
-        From `kit.metrics.intervals` with ``by="rule"``.
+    axes : pair of Axes, one above the other
+    pooled : pandas.DataFrame
+        From `kit.metrics.pool`.
+    error : float, optional
+        The expected calibration error, for the title.
+    what : str
+        What was counted: voxels, or components.
     """
-    names = {"recall": "recall (%)", "precision": "precision (%)", "fp_per_scan": "false positives a scan"}
-    for ax, rate in zip(axes, rates, strict=True):
-        scale = 1 if rate.startswith("fp") else 100
-        value, low, high = (scale * table[name].to_numpy(float) for name in (rate, f"{rate}_low", f"{rate}_high"))
-        at = np.arange(len(table))
-        ax.hlines(at, low, high, color=GREY, linewidth=2)
-        ax.plot(value, at, "o", color=BLUE, markersize=7)
-        ax.set_yticks(at, table.rule)
-        ax.set(ylim=(len(table) - 0.5, -0.5), xlim=(0, 102 if rate == "recall" else None))
-        ax.grid(axis="x", alpha=0.3)
-        _labelled(ax, "", names.get(rate, rate), "")
+    known = pooled.dropna(subset=["fraction"])
+    axes[0].plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="what it says is so")
+    axes[0].plot(known.mean_p, known.fraction, "o-", color=BLUE, label="measured")
+    axes[0].set(xlim=(0, 1), ylim=(0, 1))
+    axes[0].legend(fontsize=8, loc="upper left")
+    width = pooled.to_p - pooled.from_p
+    axes[1].bar(pooled.from_p + width / 2, pooled["count"], 0.9 * width, color=SKY)
+    axes[1].set(xlim=(0, 1), yscale="log", ylim=(0.7, None))
+    suffix = "" if error is None else f", ECE {error:.4f}"
+    labelled(axes[0], f"Reliability, {what}{suffix}", "", "share that is lesion")
+    labelled(axes[1], "", "probability", what)
     return axes
-
-
-def drawn_case(ax, truth, predicted, *, title="", dilated=None):
-    """Draw a small slice voxel by voxel: lesions filled, predictions outlined, centres of mass as crosses.
-
-    Parameters
-    ----------
-    truth, predicted : (row, column) int arrays
-        Component numbers, 0 outside.
-    dilated : (row, column) bool array, optional
-        Drawn faintly around the lesions.
-    """
-    rows, columns = truth.shape
-    if dilated is not None:
-        ax.add_collection(PatchCollection(_squares(dilated & (truth == 0)), facecolor=SKY, alpha=0.3))
-    ax.add_collection(PatchCollection(_squares(truth > 0), facecolor=SKY, edgecolor="white", linewidth=0.5))
-    inner = PatchCollection(_squares(predicted > 0, 0.28), facecolor="none", edgecolor=RED, linewidth=1.4)
-    ax.add_collection(inner)
-    for labels, colour, marker in ((truth, BLUE, "P"), (predicted, RED, "X")):
-        for number in range(1, labels.max() + 1):
-            row, column = np.argwhere(labels == number).mean(axis=0)
-            ax.plot(column, row, marker, color=colour, markersize=8, markeredgecolor="white")
-    ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal", xticks=[], yticks=[])
-    ax.set_title(title, fontsize=9)
-    return ax
-
-
-def differences(ax, table, *, rate="recall", unit="%"):
-    """Draw the difference of networks to a reference with intervals, from `kit.metrics.compare_all`."""
-    scale, at = (100 if unit == "%" else 1), np.arange(len(table))
-    ax.axvline(0, color=GREY, linestyle="--", linewidth=1)
-    ax.hlines(at, scale * table.low, scale * table.high, color=BLUE, linewidth=2)
-    ax.plot(scale * table.difference, at, "o", color=BLUE)
-    ax.set_yticks(at, table.index)
-    ax.set_ylim(len(table) - 0.5, -0.5)
-    return _labelled(ax, "", f"difference in {rate} ({unit})" if unit else f"difference in {rate}", "")
-
-
-def _squares(mask, inset=0.0):
-    side = 1 - 2 * inset
-    return [Rectangle((column - 0.5 + inset, row - 0.5 + inset), side, side) for row, column in np.argwhere(mask)]
-
-
-def _third(*two):
-    return ({"slice", "row", "column"} - set(two)).pop()
-
-
-def _shades(count):
-    return colormaps["viridis"](np.linspace(0, 0.85, max(count, 1)))
-
-
-def _labelled(ax, title, x, y):
-    ax.set(title=title, xlabel=x, ylabel=y)
-    if y == "false positives":
-        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    return ax

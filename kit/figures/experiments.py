@@ -1,95 +1,150 @@
-"""Figures of the experiments: what a scheme looks at, and how networks stand beside each other and the thesis."""
+"""Figures of the experiments (notebooks 02 to 09, 13, 15): what a network is shown, how it learns and what it finds.
+
+A panel fills the whole matplotlib Figure or SubFigure it is given; every other function draws on the axes it is given.
+What was drawn on is returned. Published figures are stars.
+"""
 
 from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
 
-from kit.figures.slices import BLUE, GREY, KIND_COLOURS, network_style, show_slice
+from kit.figures.evaluation import precision_recall, published_point, recall_over_size
+from kit.figures.slices import finding_crops, show_slice
+from kit.figures.style import BLUE, GREEN, GREY, KIND_COLOURS, ORANGE, STAR, clear, labelled, network_style
+from kit.metrics import recall_by_size, summarise
 from kit.samplers import patches
 
-MARKERS = {"lesion": "o", "lesion border": "o", "beside the border": "s", "healthy": "s"}
+MARKERS = {"lesion": "o", "lesion border": "o", "beside the border": "s", "healthy": "s"}  # why a voxel was drawn
 TITLES = {
     "recall": "recall (%)",
     "precision": "precision (%)",
     "dice": "Dice of lesions",
     "dice_healthy": "Dice, healthy",
 }
+SIZES_MM = (0, 3, 5, 7, 10, 100)  # classes of a lesion's diameter
+WINDOW = (-1, 3)  # of normalised scans
+ZOOM = 22  # voxels on each side of the middle of a `scheme_panel`
 
 
-def sample_patches(axes, cohort, rows, patch_shape, window=(-1, 3)):
-    """Draw the centre slice of turned training patches: lesion voxels in the upper row of axes, healthy ones below.
+def sample_panel(figure, cohort, rows, patch_shape, *, columns=8):
+    """Show the centre slice of training patches, turned as they are drawn: lesions in the upper row, healthy below.
 
     Parameters
     ----------
-    axes : (2, n) array of Axes
     cohort : kit.samplers.Cohort
     rows : pandas.DataFrame
-        Of `kit.samplers.draw`; the first n of each class are shown, with what they are.
-    patch_shape : (slices, rows, columns)
+        Of `kit.samplers.draw`; the first ones of each class are shown, with what they are.
+    patch_shape : (slices, rows, columns) int
+    columns : int
+        Patches of each class.
     """
-    for line, label in zip(axes, (True, False), strict=True):
-        some = rows[rows.label == label].head(len(line))
+    for line, label in zip(figure.subplots(2, columns, squeeze=False), (True, False), strict=True):
+        some = rows[rows.label == label].head(columns)
         found = patches(cohort, some, patch_shape, some.angle.to_numpy())[:, patch_shape[0] // 2].numpy()
-        for ax, patch, why in zip(line, found, some.why, strict=False):
-            show_slice(ax, patch, window=window, title=why)
-    return axes
+        for ax, patch, why in zip(clear(line), found, some.why, strict=False):
+            show_slice(ax, patch, window=WINDOW, title=why)
+    figure.suptitle("Training patches, centre slice; upper row: lesion at the centre, lower row: healthy")
+    return figure
+
+
+def scheme_panel(figure, cohort, draws, centre):
+    """Show one slice around a voxel with what each sampling scheme drew on it (Fig. 5.6), and a legend below.
+
+    Parameters
+    ----------
+    cohort : kit.samplers.Cohort
+        Of one scan.
+    draws : dict of str to pandas.DataFrame
+        A title to the rows of `kit.samplers.draw` from that cohort.
+    centre : (slice, row, column) int
+    """
+    at, row, column = centre
+    for ax, (title, rows) in zip(figure.subplots(1, len(draws), squeeze=False)[0], draws.items(), strict=True):
+        drawn_voxels(ax, cohort.image(0)[at], cohort.scans[0].label[at], rows[rows.slice == at], window=WINDOW)
+        ax.set(title=title, xlim=(column - ZOOM, column + ZOOM), ylim=(row + ZOOM, row - ZOOM))
+    legend_of_reasons(figure, MARKERS)
+    return figure
 
 
 def drawn_voxels(ax, image_slice, label_slice, rows, *, window=None, size=22):
-    """Draw a slice with the voxels that were drawn on it, coloured by why, a pair joined by a line (Fig. 5.6).
+    """Draw a slice with the voxels that were drawn on it, coloured by why, a pair joined by a line.
 
     Parameters
     ----------
     image_slice, label_slice : (row, column) arrays
+        The label is bool, or None.
     rows : pandas.DataFrame
         The rows of `kit.samplers.draw` on this slice; a partner on another slice is not there to be joined.
+    window : (low, high), optional
+        See `show_slice`.
+    size : float
+        Area of a mark in square points.
     """
     show_slice(ax, image_slice, label_slice, window=window)
     for _, pair in rows[rows.pair >= 0].groupby("pair"):
         ax.plot(pair.column, pair.row, color="white", linewidth=0.8, zorder=2)
+    style = {"s": size, "edgecolors": "black", "linewidths": 0.4, "zorder": 3}
     for why, mine in rows.groupby("why", observed=True):
-        ax.scatter(mine.column, mine.row, s=size, marker=MARKERS[why], color=KIND_COLOURS[why], edgecolors="black",
-                   linewidths=0.4, zorder=3)  # fmt: skip
+        ax.scatter(mine.column, mine.row, marker=MARKERS[why], color=KIND_COLOURS[why], **style)
     return ax
 
 
 def legend_of_reasons(figure, reasons):
-    """A legend of `drawn_voxels` below a figure, for the reasons that occur in it."""
-    entries = [
-        Line2D([], [], marker=MARKERS[why], color=KIND_COLOURS[why], linestyle="", markeredgecolor="black", label=why)
-        for why in MARKERS
-        if why in set(reasons)
-    ]
+    """Put a legend of `drawn_voxels` below a figure, for the reasons that occur in it."""
+    style = {"linestyle": "", "markeredgecolor": "black"}
+    present = [why for why in MARKERS if why in set(reasons)]
+    entries = [Line2D([], [], marker=MARKERS[why], color=KIND_COLOURS[why], label=why, **style) for why in present]
     figure.legend(handles=entries, loc="outside lower center", ncols=len(entries))
     return figure
 
 
-def forest(axes, measured, published):
-    """Draw every experiment's scores with their intervals, one axes a score, the published figure as a star.
+def training_panel(figure, name, history, recorded, others=()):
+    """Show how an experiment's training went here, and beside it the validation loss of recorded runs.
 
     Parameters
     ----------
-    axes : sequence of Axes
-        One a score of `TITLES`, in this order; they share the experiments.
-    measured : pandas.DataFrame
-        `kit.experiments.record_table`.
-    published : pandas.DataFrame
-        Indexed by experiment, with the columns of `TITLES`.
+    name : str
+        The experiment.
+    history : pandas.DataFrame
+        As `kit.experiments.train` returns.
+    recorded : pandas.DataFrame
+        Such histories with their `experiment` and kind of `labels`; the third axes stay empty where it has none.
+    others : sequence of str
+        Recorded experiments to be seen beside.
     """
-    names = list(measured.index)[::-1]
-    for ax, (score, title) in zip(axes, TITLES.items(), strict=False):
-        scale = 100 if title.endswith("(%)") else 1
-        for at, name in enumerate(names):
-            row = measured.loc[name]
-            value, low, high = (scale * row[score + end] for end in ("", "_low", "_high"))
-            if value == value:
-                style = network_style(name)
-                ax.plot([low, high], [at, at], color=style["color"], linewidth=2)
-                ax.plot(value, at, color=style["color"], marker=style["marker"], markersize=6)
-            if name in published.index:
-                ax.plot(scale * published.loc[name, score], at, "*", color="black", markersize=9, zorder=3)
-        ax.set_yticks(range(len(names)), names)
-        ax.set(xlabel=title, ylim=(-0.7, len(names) - 0.3))
-        ax.grid(axis="x", color="0.9")
-        ax.set_axisbelow(True)
+    axes = figure.subplots(1, 3)
+    training_curves(axes[:2], history)
+    longer = recorded[recorded.experiment.isin({name, *others}) & (recorded.labels == "clean")]
+    if len(longer):
+        learning_curves(axes[2], longer).set_title("On record: validation loss")
+    else:
+        clear(axes[2])
+    figure.suptitle(f"{name}: {history.patches_worth.iloc[-1]:,} patches visited here")
+    return figure
+
+
+def training_curves(axes, history):
+    """Draw loss (first axes) and accuracy, recall, precision (second) over the patches visited.
+
+    Parameters
+    ----------
+    axes : pair of Axes
+    history : pandas.DataFrame
+        As `kit.experiments.train` returns. Dotted lines: the learning rate was divided before the epoch that ends
+        there.
+    """
+    visited, style = history.patches_worth, {"markersize": 4}
+    axes[0].plot(visited, history.train_loss, "o--", color=GREY, label="training", **style)
+    axes[0].plot(visited, history.validation_loss, "o-", color=BLUE, label="validation", **style)
+    axes[1].plot(visited, 100 * history.train_accuracy, "o--", color=GREY, label="training accuracy", **style)
+    for name, colour in {"accuracy": BLUE, "recall": GREEN, "precision": ORANGE}.items():
+        axes[1].plot(visited, 100 * history[f"validation_{name}"], "o-", color=colour, label=name, **style)
+    for ax, title, unit in zip(axes, ("Loss", "Balanced patches"), ("cross entropy", "%"), strict=True):
+        for drop in visited[history.learning_rate.diff() < 0]:
+            ax.axvline(drop, color=GREY, linestyle=":", linewidth=1)
+        ax.set_xlim(left=0)
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+        ax.legend()
+        labelled(ax, title, "patches visited", unit)
     return axes
 
 
@@ -100,13 +155,111 @@ def learning_curves(ax, histories, score="validation_loss"):
     """
     for name, history in histories.groupby("experiment", sort=False):
         ax.plot(history.patches_worth / 1000, history[score], markersize=4, label=name, **network_style(name))
-    ax.set(xlabel="patches visited (thousands)", ylabel=score.replace("_", " "), xlim=(0, None))
+    ax.set_xlim(0, None)
     ax.legend(fontsize=8)
-    return ax
+    return labelled(ax, "", "patches visited (thousands)", score.replace("_", " "))
+
+
+def sampled_panel(figure, name, sweeps, lesions, compared):
+    """Show an experiment's sampled evaluation: precision over recall, and recall by size (its part of Fig. B.1 to B.3).
+
+    Parameters
+    ----------
+    name : str
+        The experiment.
+    sweeps : dict of str to pandas.DataFrame
+        Where a curve was measured to rows of `kit.metrics.sweep`; the first is drawn solid, an empty one not at all.
+    lesions : pandas.DataFrame
+        The test lesions, with `diameter_mm` and `found`.
+    compared : pandas.DataFrame
+        Its row "published", if there is one, has the recall and precision of the star, in [0, 1].
+    """
+    axes = figure.subplots(1, 2)
+    for at, (source, sweep) in enumerate(sweeps.items()):
+        if len(sweep):
+            curve = summarise(sweep).query("min_volume_mm3 == 0")
+            style = network_style(name) | {"linestyle": "--" if at else "-"}
+            precision_recall(axes[0], curve, label=f"{name}, {source}", **style)
+    published = compared.reindex(["published"]).iloc[0]
+    published_point(axes[0], published.recall, published.precision, f"{name}, published")
+    axes[0].legend(loc="lower left")
+    recall_over_size(axes[1], recall_by_size(lesions, SIZES_MM))
+    figure.suptitle("Sampled evaluation; recall by size: on record where there is one")
+    return figure
+
+
+def lesion_panel(figure, lesions, load):
+    """Show lesions side by side, each with its label, and below it with its probability (Fig. A.1).
+
+    Parameters
+    ----------
+    lesions : pandas.DataFrame
+        With scan_id, centre (slice, row, column), diameter_mm and `found`.
+    load : callable
+        From a scan's id to (kit.scans.Scan, probability map), such as `kit.viewer.saved_maps` gives.
+    """
+    axes = figure.subplots(2, max(len(lesions), 1), squeeze=False)
+    for (upper, lower), lesion in zip(clear(axes).T, lesions.itertuples(), strict=False):
+        scan, probability = load(lesion.scan_id)
+        title = f"{lesion.scan_id}, {lesion.diameter_mm:.1f} mm, {'found' if lesion.found else 'missed'}"
+        finding_crops(upper, scan.image, [lesion.centre], titles=[title], label=scan.label)
+        finding_crops(lower, scan.image, [lesion.centre], probability=probability)
+    return figure
+
+
+def forest_plot(axes, measured, published):
+    """Draw every experiment's scores with their intervals, one axes a score, and the published figures.
+
+    Parameters
+    ----------
+    axes : sequence of Axes
+        For recall, precision and the Dice of lesions and of healthy tissue, in this order; they share the experiments.
+    measured : pandas.DataFrame
+        Indexed by experiment: recall, precision, dice, dice_healthy in [0, 1], each with its `_low` and `_high`.
+    published : pandas.DataFrame
+        The same scores, indexed by experiment; what is missing has no star.
+    """
+    names = list(measured.index)[::-1]
+    for ax, (score, title) in zip(axes, TITLES.items(), strict=False):
+        scale = 100 if title.endswith("(%)") else 1
+        for at, name in enumerate(names):
+            value, low, high = (scale * measured.loc[name, score + end] for end in ("", "_low", "_high"))
+            style = network_style(name)
+            ax.plot([low, high], [at, at], color=style["color"], linewidth=2)
+            ax.plot(value, at, color=style["color"], marker=style["marker"], markersize=6)
+            if name in published.index:
+                ax.plot(scale * published.loc[name, score], at, markersize=9, zorder=3, **STAR)
+        ax.set_yticks(range(len(names)), names)
+        ax.set(xlabel=title, ylim=(-0.7, len(names) - 0.3))
+        ax.grid(axis="x", color="0.9")
+        ax.set_axisbelow(True)
+    return axes
+
+
+def change_plot(ax, changes, rate):
+    """Draw what each change of network or scheme did to a rate, with its interval.
+
+    Parameters
+    ----------
+    changes : pandas.DataFrame
+        Indexed by (change, rate): difference, low, high, published, as fractions.
+    rate : str
+        Such as "recall".
+    """
+    mine = changes.xs(rate, level="rate")[::-1]
+    ax.axvline(0, color=GREY, linewidth=1)
+    for at, (_, row) in enumerate(mine.iterrows()):
+        colour = BLUE if row.low > 0 or row.high < 0 else "0.6"
+        ax.plot([100 * row.low, 100 * row.high], [at, at], color=colour, linewidth=2)
+        ax.plot(100 * row.difference, at, "o", color=colour)
+        ax.plot(100 * row.published, at, markersize=9, zorder=3, **STAR)
+    ax.set_yticks(range(len(mine)), mine.index)
+    ax.grid(axis="x", color="0.9")
+    return labelled(ax, "", f"change of {rate} (percentage points); blue: the interval is clear of 0", "")
 
 
 def border_profiles(ax, profiles, styles=None):
-    """Draw mean probability over the distance from the true border, a line a network.
+    """Draw mean probability over the distance from the true border in mm, a line a network.
 
     Parameters
     ----------
@@ -121,28 +274,8 @@ def border_profiles(ax, profiles, styles=None):
         at = profile.distance_mm - 0.5 * (profile.distance_mm > 0) + 0.5 * (profile.distance_mm < 0)  # mid of the bin
         style = {"marker": "o"} | (styles or {}).get(name, {})
         ax.plot(at, profile.probability, markersize=4, label=name, **style)
-    ax.set(xlim=(-5.2, 5.2), ylim=(0, 1), xlabel="distance from the true border (mm); grey: outside the lesion")
-    ax.set_ylabel("mean probability of lesion")
+    ax.set(xlim=(-5.2, 5.2), ylim=(0, 1))
     ax.legend(fontsize=8)
-    return ax
-
-
-def step_plot(ax, steps, rate):
-    """Draw what each change of network or scheme did to a rate, with its interval; the published change is a star.
-
-    Parameters
-    ----------
-    steps : pandas.DataFrame
-        Indexed by (step, rate): difference, low, high, published, all as fractions.
-    """
-    mine = steps.xs(rate, level="rate")[::-1]
-    ax.axvline(0, color=GREY, linewidth=1)
-    for at, (_, row) in enumerate(mine.iterrows()):
-        sure = row.low > 0 or row.high < 0
-        ax.plot([100 * row.low, 100 * row.high], [at, at], color=BLUE if sure else "0.6", linewidth=2)
-        ax.plot(100 * row.difference, at, "o", color=BLUE if sure else "0.6")
-        ax.plot(100 * row.published, at, "*", color="black", markersize=9, zorder=3)
-    ax.set_yticks(range(len(mine)), mine.index)
-    ax.set(xlabel=f"change of {rate} (percentage points); blue: the interval is clear of 0")
-    ax.grid(axis="x", color="0.9")
-    return ax
+    return labelled(
+        ax, "", "distance from the true border (mm); grey: outside the lesion", "mean probability of lesion"
+    )

@@ -1,6 +1,6 @@
-"""How a patch network becomes a whole-scan one, in pictures; every function draws on the axes given and returns them.
+"""How a patch network becomes a whole-scan one (notebook 10); each function draws on the axes given and returns them.
 
-Four colours (Okabe and Ito's, safe for the colour-blind) tell the four offsets of a pooling with stride 2 apart.
+Four colours tell the four offsets of a pooling with stride 2 apart.
 """
 
 from itertools import groupby
@@ -11,10 +11,11 @@ from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.patches import Rectangle
 from numpy.lib.stride_tricks import sliding_window_view
 
+from kit.figures.style import GREEN, ORANGE, PURPLE, SKY
 from kit.models import layers
 
 OFFSETS = ((0, 0), (0, 1), (1, 0), (1, 1))  # (row, column) at which a pooling with stride 2 can start
-COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7")
+COLOURS = (ORANGE, SKY, GREEN, PURPLE)  # of the four offsets
 PLAIN, FAINT, INK = "#ECECEC", "#AAAAAA", "#222222"
 STEPS = ("1  a map, one 5×5 patch framed", "2  maximum of each 3×3 window", "3  four fragments, one an offset",
          "4  next layer: sum of each 2×2", "5  woven back: one answer a patch")  # fmt: skip
@@ -46,7 +47,7 @@ def weave(numbers):
     return Weaving(np.asarray(numbers), pooled, fragments, sums, woven)
 
 
-def draw_weaving(axes, weaving, patch=(1, 2)):
+def weaving_steps(axes, weaving, patch=(1, 2)):
     """Draw the five steps of a `Weaving` on five axes; what belongs to the patch at (row, column) is framed."""
     (row, column), side = patch, len(weaving.numbers)
     for ax, title in zip(axes, STEPS, strict=True):
@@ -66,7 +67,7 @@ def draw_weaving(axes, weaving, patch=(1, 2)):
     return axes
 
 
-def draw_map_sizes(ax, network, size=96):
+def fragment_sizes(ax, network, size=96):
     """Draw to scale what the shared layers make of size x size voxels: fragments and, dark, the map of one patch.
 
     Of a network with two paths this is the main one.
@@ -84,8 +85,8 @@ def draw_map_sizes(ax, network, size=96):
         x = number * size * 1.25
         _tiles(ax, x, size, cut)
         ax.add_patch(Rectangle((x + 0.8, 0.8), side, side, facecolor=INK))
-        told = f"{name}\npatch: {side}×{side}\nfragments: {cut**2}"
-        ax.text(x + size / 2, size * 1.05, told, ha="center", va="top", fontsize=9)
+        facts = f"{name}\npatch: {side}×{side}\nfragments: {cut**2}"
+        ax.text(x + size / 2, size * 1.05, facts, ha="center", va="top", fontsize=9)
         ax.text(x - size / 8, size / 2, "→" * (number > 0), ha="center", va="center", fontsize=12)
     _bare(ax, size * 1.45)
     ax.set_xlim(-2, x + size + 2)
@@ -101,7 +102,7 @@ def padded_taps():
     return np.array([["abcdefghi"[3 * (r - row + 1) + c - column + 1] for r, c in OFFSETS] for row, column in OFFSETS])
 
 
-def draw_padded_tail(axes):
+def padded_kernel(axes):
     """Draw on five axes a zero-padded 3x3 kernel at the four places of a 2x2 map, and the one matrix that equals it."""
     taps = padded_taps()
     for place, (row, column) in enumerate(OFFSETS):
@@ -117,7 +118,7 @@ def draw_padded_tail(axes):
     return axes
 
 
-def draw_twins(axes, image, expected, found):
+def twin_maps(axes, image, expected, found):
     """Draw a crop (row, column) on four axes: the image, its map patch by patch and dense, and their difference."""
     difference = np.ma.masked_equal(np.abs(found - expected), 0)
     shown = (
@@ -133,7 +134,7 @@ def draw_twins(axes, image, expected, found):
     return axes
 
 
-def draw_agreement(axes, compared, limit=1e-5):
+def agreement(axes, compared, limit=1e-5):
     """Draw on two axes the two probabilities of each voxel against each other, and how far they are apart.
 
     `compared` is a data frame with the columns `where` (groups, coloured), `patch_by_patch` and `dense`.
@@ -150,7 +151,7 @@ def draw_agreement(axes, compared, limit=1e-5):
     return axes
 
 
-def draw_minutes(ax, minutes, limit):
+def minutes_a_scan(ax, minutes, limit):
     """Draw times for a whole scan on a logarithmic axis: `minutes` maps a label to (low, high), `limit` is a line."""
     for height, (low, high) in enumerate(minutes.values()):
         ax.plot([low, high], [height] * 2, "o-", color=COLOURS[2], linewidth=7, markersize=9)

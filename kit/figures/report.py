@@ -1,9 +1,8 @@
-"""An evaluation as one HTML page: tables, figures and what they rest on, with nothing that comes from a network."""
+"""A score as one HTML page: tables, figures and what they rest on, with nothing that comes from a network."""
 
 import base64
 import html
 import io
-import os
 from pathlib import Path
 
 import matplotlib
@@ -12,26 +11,15 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from kit import metrics
 from kit.figures import evaluation as draw
-from kit.figures import slices as plots
-from kit.metrics import (
-    RULES,
-    auroc,
-    average_precision,
-    expected_calibration_error,
-    froc,
-    froc_average,
-    intervals,
-    pool,
-    recall_by_size,
-    recall_curve,
-    summarise,
-    with_and_without_lesions,
-)
+from kit.figures.rules import rule_bars
+from kit.metrics import RULES, intervals, summarise, with_interval
+from kit.scans import replacing
 
 SIZES_MM = (0, 3, 5, 7, 10, 15, np.inf)
 DRAWS = 2000
-WORST = 15  # false positives that the page lists
+LARGEST = 15  # false positives that the page lists
 HEADS = {
     "tp": "TP", "fn": "FN", "fp": "FP", "fp_per_scan": "FP a scan", "fp_per_slice": "FP a slice",
     "volume_mm3": "mm³", "diameter_mm": "diameter, mm", "peak": "highest p", "nearest_mm": "to a lesion, mm",
@@ -57,13 +45,13 @@ img {{ max-width: 100%; }} p {{ max-width: 46em; }} .small {{ color: #555; font-
 
 
 def write_report(path, tables, about):
-    """Write the page; it appears whole or not at all.
+    """Write a score as one HTML page; it appears whole or not at all.
 
     Parameters
     ----------
     path : path
     tables : mapping of str to pandas.DataFrame
-        From `kit.metrics.score_folder`.
+        From `kit.metrics.score_folder`; volumes in mm3, lengths in mm.
     about : mapping
         predictions, manifest (names), threshold, low, rule, min_volume_mm3.
 
@@ -71,27 +59,16 @@ def write_report(path, tables, about):
     -------
     pathlib.Path
     """
-    path = Path(path)
     with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        parts = [section(tables, about) for section in SECTIONS]
-    title = f"Evaluation of {about['predictions']}"
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    part.write_text(PAGE.format(title=html.escape(title), body="\n".join(parts)), encoding="utf-8")
-    os.replace(part, path)
-    return path
-
-
-def summary(tables, about):
-    """Recall, precision, Dice and false positives of every rule with their intervals, one row a rule."""
-    rules = tables["rules"]
-    table = intervals(rules, by="rule", draws=DRAWS).set_index("rule").loc[list(dict.fromkeys(rules.rule))]
-    return table.assign(**rules.groupby("rule")[["wise_dice", "wise_hd95_mm"]].mean())
+        body = "\n".join(section(tables, about) for section in SECTIONS)
+    with replacing(path) as part:
+        part.write_text(PAGE.format(title=_title(about), body=body), encoding="utf-8")
+    return Path(path)
 
 
 def _head(tables, about):
     scans, lesions = tables["scan"], tables["lesions"]
-    free = int((scans.lesions == 0).sum())
-    smallest = about["min_volume_mm3"]
+    free, smallest = int((scans.lesions == 0).sum()), about["min_volume_mm3"]
     removed = f"; findings below {smallest:g} mm³ are removed where nothing else is said" if smallest else ""
     text = (
         f"{len(scans)} scans of {scans.patient_id.nunique()} patients, {len(lesions)} lesions; {free} scans have none. "
@@ -99,67 +76,74 @@ def _head(tables, about):
         f"matched by the rule <b>{about['rule']}</b>: {html.escape(RULES[about['rule']].told)}. Intervals are 95 % "
         "bootstraps over patients."
     )
-    where = f"Predictions: {html.escape(str(about['predictions']))}; manifest: {html.escape(str(about['manifest']))}."
-    title = html.escape(f"Evaluation of {about['predictions']}")
-    return f'<h1>{title}</h1>\n<p>{text}</p>\n<p class="small">{where}</p>'
+    source = f"Predictions: {html.escape(str(about['predictions']))}; manifest: {html.escape(str(about['manifest']))}."
+    return f'<h1>{_title(about)}</h1>\n<p>{text}</p>\n<p class="small">{source}</p>'
 
 
 def _rules(tables, about):
-    rows = summary(tables, about)
-    shown = pd.DataFrame(
-        {
-            "lesions": (rows.tp + rows.fn).astype(int), "TP": rows.tp, "FN": rows.fn, "FP": rows.fp,
-            "recall %": _with_limits(rows, "recall", 100), "precision %": _with_limits(rows, "precision", 100),
-            "FP a scan": _with_limits(rows, "fp_per_scan"), "Dice of a lesion": _with_limits(rows, "lesion_dice", 1, 2),
-        }
-    )  # fmt: skip
-    told = "".join(f"<li><b>{name}</b>: {html.escape(rule.told)}</li>" for name, rule in RULES.items())
+    rows = _rates_by_rule(tables["rules"])
+    listed = "".join(f"<li><b>{name}</b>: {html.escape(rule.told)}</li>" for name, rule in RULES.items())
     figure, axes = _figure(9, 2.6, 1, 3, sharey=True)
-    draw.rule_bars(axes, rows.reset_index())
-    whole, wise = _whole_scan(tables, about), rows.loc["brats"]
+    rule_bars(axes, rows.reset_index())
+    whole, wise = summarise(_scan_rows(tables, about)).iloc[0], rows.loc["brats"]
     after = (
         f"<p>Dice of whole scans with lesions, voxel by voxel: {whole.dice:.3f}; of healthy voxels "
         f"{whole.dice_healthy:.4f}. Lesion-wise scores with the penalties of BraTS-METS, mean over scans: Dice "
         f"{wise.wise_dice:.3f}, HD95 {wise.wise_hd95_mm:.0f} mm (a miss or a false positive counts 0 and 374 mm).</p>"
     )
-    return f"<h2>The same maps under five rules</h2>\n<ul>{told}</ul>\n{_table(shown)}{_picture(figure)}{after}"
+    title = "<h2>The same maps under five rules</h2>"
+    return f"{title}\n<ul>{listed}</ul>\n{_table(_as_text(rows))}{_picture(figure)}{after}"
+
+
+def _rates_by_rule(rules):
+    """Recall, precision, Dice and false positives with their intervals, and lesion-wise means: one row a rule."""
+    rates = intervals(rules, by="rule", draws=DRAWS).set_index("rule").loc[list(dict.fromkeys(rules.rule))]
+    return rates.assign(**rules.groupby("rule")[["wise_dice", "wise_hd95_mm"]].mean())
+
+
+def _as_text(rows):
+    columns = {
+        "lesions": (rows.tp + rows.fn).astype(int), "TP": rows.tp, "FN": rows.fn, "FP": rows.fp,
+        "recall %": with_interval(rows, "recall", 100), "precision %": with_interval(rows, "precision", 100),
+        "FP a scan": with_interval(rows, "fp_per_scan"), "Dice of a lesion": with_interval(rows, "lesion_dice", 1, 2),
+    }  # fmt: skip
+    return pd.DataFrame(columns, rows.index)
 
 
 def _curves(tables, about):
-    points = tables["points"]
-    average, ap = froc_average(points, draws=DRAWS), average_precision(points, draws=DRAWS)
+    points, pooled = tables["points"], summarise(tables["sweep"])
+    averages = metrics.froc_average(points, draws=DRAWS)
     figure, axes = _figure(10, 4, 1, 2)
-    draw.froc_curve(axes[0], froc(points, draws=500), average, label=about["rule"])
-    pooled = summarise(tables["sweep"])
-    plots.precision_recall(axes[1], pooled[pooled.min_volume_mm3 == 0], label="over θ")
-    draw.precision_recall_over_filters(
-        axes[1], pooled[pooled.threshold == _nearest(pooled, about)], label="over the size filter"
-    )
-    axes[1].set(ylim=(0, 102), title="Precision and recall")
+    draw.froc_curve(axes[0], metrics.froc(points, draws=500), averages, label=about["rule"])
+    filtered = pooled[pooled.threshold == _nearest(pooled.threshold.unique(), about["threshold"])]
+    draw.precision_recall(axes[1], filtered, over="min_volume_mm3", label="over the size filter")
+    draw.precision_recall(axes[1], pooled[pooled.min_volume_mm3 == 0], label="over θ")
     axes[1].legend(fontsize=8)
-    shown = (100 * average).round(1).T
-    shown.columns = [f"{name:g}" if name != "average" else name for name in average.index]
-    scans = tables["points"].groupby("scan_id").agg(lesions=("fn", "max"))
-    scans["score"] = tables["predicted"].groupby("scan_id").peak.max().reindex(scans.index).fillna(0)
-    area = auroc(scans.score, scans.lesions > 0)
-    told = "" if np.isnan(area) else f" Does a scan have lesions? By its highest finding: AUROC {area:.2f}."
-    value = ap.iloc[0]
+    area = metrics.average_precision(points, draws=DRAWS).iloc[0]
     text = (
-        f"<p>Recall (%) at a number of false positives a scan, no interpolation; average precision {value.value:.3f} "
-        f"({value.low:.3f} to {value.high:.3f}), recall that is never reached counting nothing.{told}</p>"
+        f"<p>Recall (%) at a number of false positives a scan, no interpolation; average precision {area.value:.3f} "
+        f"({area.low:.3f} to {area.high:.3f}), recall that is never reached counting nothing.{_auroc(tables)}</p>"
     )
-    return f"<h2>Along the threshold</h2>\n{_picture(figure)}{text}{_table(shown)}"
+    columns = {f"{name:g}" if name != "average" else name: row for name, row in (100 * averages).round(1).iterrows()}
+    return f"<h2>Along the threshold</h2>\n{_picture(figure)}{text}{_table(pd.DataFrame(columns))}"
+
+
+def _auroc(tables):
+    """A sentence on whether the highest finding says which scans have lesions; empty where all or none have."""
+    lesions = tables["points"].groupby("scan_id").fn.max()
+    highest = tables["predicted"].groupby("scan_id").peak.max().reindex(lesions.index).fillna(0)
+    area = metrics.auroc(highest, lesions > 0)
+    return "" if np.isnan(area) else f" Does a scan have lesions? By its highest finding: AUROC {area:.2f}."
 
 
 def _sizes(tables, about):
     lesions = tables["lesions"]
     if lesions.empty:
         return "<h2>Lesions by size</h2><p>There is no lesion.</p>"
-    classes = recall_by_size(lesions, SIZES_MM)
     figure, axes = _figure(10, 7, 2, 2)
-    plots.recall_over_size(axes[0, 0], classes)
+    draw.recall_over_size(axes[0, 0], metrics.recall_by_size(lesions, SIZES_MM))
     rows = tables["lesion_sweep"]
-    draw.recall_over_size_curves(axes[0, 1], recall_curve(rows[rows.min_volume_mm3 == 0]))
+    draw.recall_over_size_curves(axes[0, 1], metrics.recall_curve(rows[rows.min_volume_mm3 == 0]))
     draw.dice_of_lesions(axes[1], lesions, _scan_rows(tables, about))
     text = (
         f"<p>No size filter. {int(lesions.found.sum())} of {len(lesions)} lesions are found; mean Dice of a lesion and "
@@ -174,25 +158,23 @@ def _errors(tables, about):
     figure, axes = _figure(11, 7, 2, 3)
     draw.false_positive_positions(axes[0], errors, shape)
     draw.false_positive_histograms(axes[1], errors, shape)
-    apart = with_and_without_lesions(_scan_rows(tables, about))
-    shown = apart.set_index("lesions")[["scans", "tp", "fn", "fp", "fp_per_scan", "fp_per_slice"]].round(3)
-    shown = shown.rename(
-        index={"with": "with lesions", "without": "without lesions", "all": "all scans"}, columns=HEADS
-    )
-    worst = errors[errors.kind == "FP"].sort_values("volume_mm3", ascending=False).head(WORST)
-    columns = ["scan_id", "volume_mm3", "diameter_mm", "peak", "x_mm", "y_mm", "z_mm", "nearest_mm"]
-    listed = worst[columns].set_index("scan_id").round(2).rename(columns=HEADS)
+    apart = metrics.with_and_without_lesions(_scan_rows(tables, about)).set_index("lesions")
+    apart = apart[["scans", "tp", "fn", "fp", "fp_per_scan", "fp_per_slice"]].round(3)
+    names = {"with": "with lesions", "without": "without lesions", "all": "all scans"}
+    largest = errors[errors.kind == "FP"].sort_values("volume_mm3", ascending=False).head(LARGEST).set_index("scan_id")
+    columns = ["volume_mm3", "diameter_mm", "peak", "x_mm", "y_mm", "z_mm", "nearest_mm"]
     return (
-        f"<h2>False positives</h2>\n{_table(shown)}{_picture(figure)}"
-        f"<p>The largest ones; errors.csv has all findings.</p>{_table(listed)}"
+        f"<h2>False positives</h2>\n{_table(apart.rename(index=names, columns=HEADS))}{_picture(figure)}"
+        "<p>The largest ones; errors.csv has all findings.</p>"
+        f"{_table(largest[columns].round(2).rename(columns=HEADS))}"
     )
 
 
 def _calibration(tables, about):
     voxels, found = tables["reliability"], tables["predicted"]
-    pooled, error = pool(voxels), expected_calibration_error(voxels)
+    pooled = metrics.pool(voxels)
     figure, axes = _figure(5, 5, 2, 1, height_ratios=[2, 1], sharex=True)
-    draw.reliability_diagram(axes, pooled, error=error)
+    draw.reliability_diagram(axes, pooled, error=metrics.expected_calibration_error(voxels))
     sure = pooled.iloc[-1]
     share = "no voxel" if not sure["count"] else f"{100 * sure.fraction:.1f} % of the voxels"
     hits = f"{100 * found.hit.mean():.1f} %" if len(found) else "none"
@@ -206,27 +188,18 @@ def _calibration(tables, about):
 SECTIONS = (_head, _rules, _curves, _sizes, _errors, _calibration)
 
 
-def _nearest(pooled, about):
-    """The threshold of the sweep that is nearest to the one asked for."""
-    values = pooled.threshold.unique()
-    return values[np.abs(values - about["threshold"]).argmin()]
+def _title(about):
+    return html.escape(f"Evaluation of {about['predictions']}")
+
+
+def _nearest(values, wanted):
+    return values[np.abs(values - wanted).argmin()]
 
 
 def _scan_rows(tables, about):
     """One row a scan by the rule, threshold and minimum volume asked for."""
     rows = tables["rules"]
     return rows[rows.rule == about["rule"]].assign(threshold=about["threshold"], min_volume_mm3=about["min_volume_mm3"])
-
-
-def _whole_scan(tables, about):
-    return summarise(_scan_rows(tables, about)).iloc[0]
-
-
-def _with_limits(rows, rate, scale=1, digits=1):
-    def text(value, low, high):
-        return "–" if np.isnan(value) else f"{value:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
-
-    return [text(*(scale * row[[rate, f"{rate}_low", f"{rate}_high"]].to_numpy(float))) for _, row in rows.iterrows()]
 
 
 def _figure(width, height, rows, columns, *, sharex=False, sharey=False, **ratios):

@@ -9,7 +9,14 @@ from kit.metrics.errortable import COLUMNS, error_table
 from kit.metrics.matching import RULES, Links, Rule, iou_rule, rule_of
 from kit.metrics.outlines import PENALTY_MM, LesionWise, hd95, lesionwise
 from kit.metrics.pairing import Encounter, Predicted, Truth
-from kit.metrics.rates import recall_by_size, recall_curve, summarise, wilson_interval, with_and_without_lesions
+from kit.metrics.rates import (
+    recall_by_size,
+    recall_curve,
+    summarise,
+    wilson_interval,
+    with_and_without_lesions,
+    with_interval,
+)
 from kit.metrics.ruletable import rule_table
 from kit.metrics.scoring import (
     TABLES,

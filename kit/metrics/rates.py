@@ -187,3 +187,23 @@ def wilson_interval(successes, trials, confidence=0.95):
 
 def _ratio(part, whole):
     return float(part / whole) if whole else nan
+
+
+def with_interval(table, rate, scale=1, digits=1):
+    """A column of a table as text, each figure with its interval: a list such as ["89.8 (83.2–95.1)"].
+
+    The limits are the columns `<rate>_low` and `<rate>_high`; without them the figure stands alone, and an unknown one
+    is a dash.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"recall": [0.898, 0.5, nan], "recall_low": [0.832, nan, nan], "recall_high": 0.951})
+    >>> with_interval(rows, "recall", 100)
+    ['89.8 (83.2–95.1)', '50.0', '–']
+    """
+    columns = table.reindex(columns=[rate, f"{rate}_low", f"{rate}_high"]).astype(float) * scale
+    text = []
+    for value, low, high in columns.to_numpy():
+        limits = f" ({low:.{digits}f}–{high:.{digits}f})" if low == low else ""
+        text.append(f"{value:.{digits}f}{limits}" if value == value else "–")
+    return text

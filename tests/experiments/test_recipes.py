@@ -3,12 +3,24 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from small_scans import make_scan, write_cohort
 
-from kit.experiments import EXPERIMENTS, PROFILES, Experiment, RunError, published_row, run_experiment, run_size
+from kit.experiments import (
+    EXPERIMENTS,
+    PROFILES,
+    Experiment,
+    RunError,
+    evaluate_sampled,
+    first_epoch,
+    published_row,
+    read_record,
+    run_experiment,
+    run_size,
+)
 from kit.models import NETWORKS, Detector, ModelError, weights_metadata
-from kit.samplers import SCHEMES
+from kit.samplers import SCHEMES, draw
 
 SMALL = {"epochs": 2, "patches_per_epoch": 64, "validation_patches": 32, "progress": False, "device": "cpu"}
 
@@ -111,3 +123,27 @@ def test_a_run_is_not_resumed_under_another_seed(table, tmp_path):
     run_experiment("A", table, tmp_path / "a", seed=5, **SMALL | {"epochs": 1})
     with pytest.raises(RunError, match="seed"):
         run_experiment("A", table, tmp_path / "a", seed=6, **SMALL)
+
+
+def test_the_first_epoch_is_what_a_run_draws_first(table, tmp_path):
+    cohort, rows = first_epoch("G-Pairs", table, tmp_path / "run", seed=3, limit=50)
+    assert [scan.scan_id for scan in cohort.scans] == table.scan_id[table.split == "train"].tolist()
+    expected = draw(cohort, "border-pairs", 3, epoch=1, limit=50)
+    pd.testing.assert_frame_equal(rows[expected.columns], expected)
+    assert (rows.component[rows.label] > 0).all()
+    assert (tmp_path / "cache").is_dir()
+
+
+def test_a_sampled_evaluation_is_read_back_until_there_is_more_training(table, tmp_path):
+    trained = run_experiment("A", table, tmp_path, **SMALL)
+    test = table.assign(split=table.split.replace("validation", "test"))
+    options = {"device": "cpu", "progress": False}
+    found, compared, maps = evaluate_sampled("A", trained, test, tmp_path, read_record(""), **options)
+    assert maps == tmp_path / "sampled_128"
+    assert [path.name for path in maps.iterdir()] == found.scans.scan_id.tolist() == ["s3"]
+    assert compared.index.tolist() == ["measured here", "published"]
+    assert pd.read_csv(tmp_path / "sampled.csv").patches_worth[0] == 128
+    written = (maps / "s3" / "map.nii.gz").stat().st_mtime_ns
+    again, _, _ = evaluate_sampled("A", trained, test, tmp_path, read_record(""), **options)
+    assert (maps / "s3" / "map.nii.gz").stat().st_mtime_ns == written
+    pd.testing.assert_frame_equal(again.sweep, found.sweep)

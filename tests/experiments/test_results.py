@@ -125,3 +125,15 @@ def test_a_part_of_a_record_holds_one_experiment_and_kind_of_labels(record):
     assert set(part.sweeps.experiment) == {"B"}
     assert not record.of("B", "faulty")
     assert np.isfinite(part.sweeps.tp).all()
+
+
+def test_changes_are_steps_with_what_the_thesis_published_of_them(record):
+    found = changes(record, [("A", "B"), ("A", "B"), ("B", "C"), ("", "A")])
+    assert found.index.unique("change").tolist() == ["A → B"]  # C is not on record
+    pd.testing.assert_frame_equal(found.loc["A → B"].drop(columns="published"), compare_recorded(record, "A", "B"))
+    printed = published_sampled()
+    assert found.published["A → B", "recall"] == pytest.approx(printed.recall["B"] - printed.recall["A"])
+
+
+def test_without_a_record_there_are_no_changes():
+    assert changes(read_record(""), [("A", "B")]).empty

@@ -1,65 +1,145 @@
 """Figures of the experiments hold what they are said to show."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from kit.experiments import EXPERIMENTS, SCORES, published_row
-from kit.figures import KIND_COLOURS, network_style
-from kit.figures import experiments as plots
-from kit.metrics import border_profile
-from kit.samplers import WHY, draw
+from kit.figures import KIND_COLOURS, experiments, network_style
+from kit.metrics import border_profile, sweep
+from kit.samplers import WHY, Cohort, draw
 
 
 def test_every_experiment_looks_different_and_every_reason_has_a_marker():
     styles = [tuple(network_style(name).values()) for name in EXPERIMENTS]
     assert len(set(styles)) == len(EXPERIMENTS)
-    assert set(plots.MARKERS) == set(WHY) <= set(KIND_COLOURS)
+    assert set(experiments.MARKERS) == set(WHY) <= set(KIND_COLOURS)
 
 
-def test_sample_patches_show_lesions_above_and_healthy_ones_below(cohort, axes):
+def test_sample_patches_show_lesions_above_and_healthy_ones_below(cohort):
     rows = draw(cohort, "border-pairs", limit=100)
-    drawn = plots.sample_patches(axes(2, 3), cohort, rows, (5, 21, 21))
-    assert {ax.get_title() for ax in drawn[0]} <= {"lesion", "lesion border"}
-    assert {ax.get_title() for ax in drawn[1]} <= {"healthy", "beside the border"}
-    assert drawn[0][0].images[0].get_array().shape == (21, 21)
+    upper, lower = np.reshape(experiments.sample_panel(Figure(), cohort, rows, (5, 21, 21), columns=3).axes, (2, 3))
+    assert {ax.get_title() for ax in upper} <= {"lesion", "lesion border"}
+    assert {ax.get_title() for ax in lower} <= {"healthy", "beside the border"}
+    assert upper[0].images[0].get_array().shape == (21, 21)
+
+
+def test_a_scheme_panel_shows_what_each_scheme_drew_on_one_slice(cohort):
+    one = Cohort(cohort.scans[:1], cohort.statistics)
+    draws = {scheme: draw(one, scheme) for scheme in ("balanced", "border-pairs")}
+    at = draws["balanced"].iloc[0]
+    figure = experiments.scheme_panel(Figure(layout="constrained"), one, draws, (at.slice, at.row, at.column))
+    assert [ax.get_title() for ax in figure.axes] == list(draws)
+    for ax, rows in zip(figure.axes, draws.values(), strict=True):
+        marked = sum(len(marks.get_offsets()) for marks in ax.collections[1:])  # the first is the label's outline
+        assert marked == (rows.slice == at.slice).sum()
+        assert ax.get_xlim() == (at.column - experiments.ZOOM, at.column + experiments.ZOOM)
+    figure.canvas.draw()
 
 
 def test_drawn_voxels_are_marked_by_reason_and_pairs_are_joined(cohort, axes):
     rows = draw(cohort, "border-pairs", seed=1)
     rows = rows[(rows.scan == "s1") & (rows.slice == rows[rows.pair >= 0].slice.mode()[0])]
-    ax = plots.drawn_voxels(axes(), cohort.image(0)[rows.slice.iloc[0]], None, rows)
+    ax = experiments.drawn_voxels(axes(), cohort.image(0)[rows.slice.iloc[0]], None, rows)
     marked = sum(len(points.get_offsets()) for points in ax.collections)
     assert marked == len(rows)
     joined = rows[rows.pair >= 0].groupby("pair").size()
     assert len(ax.lines) == len(joined)
     assert (joined == 2).any()
-    figure = plots.legend_of_reasons(ax.figure, rows.why)
+    figure = experiments.legend_of_reasons(ax.figure, rows.why)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [why for why in WHY if why in set(rows.why)]
 
 
 def test_a_forest_has_a_dot_an_interval_and_a_star_for_every_experiment(axes):
     published = pd.concat([published_row(name) for name in ("A", "D")])
     measured = published.assign(**{f"{s}{end}": published[s] for s in SCORES for end in ("_low", "_high")})
-    drawn = plots.forest(axes(1, 4), measured, published)
+    drawn = experiments.forest_plot(axes(1, 4), measured, published)
     assert [label.get_text() for label in drawn[0].get_yticklabels()] == ["D", "A"]
     stars = [line.get_xdata()[0] for line in drawn[0].lines if line.get_marker() == "*"]
     assert stars == pytest.approx([84.7, 89.8])
 
 
-def test_steps_whose_interval_holds_zero_are_grey(axes):
-    index = pd.MultiIndex.from_tuples([("A → B", "recall"), ("B → C", "recall")], names=["step", "rate"])
-    told = {"difference": [0.1, 0.2], "low": [-0.1, 0.1], "high": [0.3, 0.3], "published": [0.02, np.nan]}
-    ax = plots.step_plot(axes(), pd.DataFrame(told, index=index), "recall")
+def test_changes_whose_interval_holds_zero_are_grey(axes):
+    index = pd.MultiIndex.from_tuples([("A → B", "recall"), ("B → C", "recall")], names=["change", "rate"])
+    values = {"difference": [0.1, 0.2], "low": [-0.1, 0.1], "high": [0.3, 0.3], "published": [0.02, np.nan]}
+    ax = experiments.change_plot(axes(), pd.DataFrame(values, index=index), "recall")
     dots = [line for line in ax.lines if line.get_marker() == "o"]
-    assert [line.get_color() for line in dots] == [plots.BLUE, "0.6"]  # from below: the last step first
+    assert [line.get_color() for line in dots] == [experiments.BLUE, "0.6"]  # from below: the last change first
 
 
 def test_profiles_and_learning_curves_have_a_line_a_network(axes):
     truth = np.zeros((9, 21, 21), bool)
     truth[3:6, 8:13, 8:13] = True
     profile = border_profile(truth * 0.9, truth)
-    ax = plots.border_profiles(axes(), {"D": profile, "G": profile}, {"D": {"color": "red"}})
+    ax = experiments.border_profiles(axes(), {"D": profile, "G": profile}, {"D": {"color": "red"}})
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["D", "G"]
     histories = pd.DataFrame({"experiment": ["A", "A", "D"], "patches_worth": [1, 2, 1], "validation_loss": 0.1})
-    assert len(plots.learning_curves(axes(), histories).lines) == 2
+    assert len(experiments.learning_curves(axes(), histories).lines) == 2
+
+
+def history(rates):
+    epochs = np.arange(1, len(rates) + 1)
+    named = ("train_loss", "train_accuracy", *(f"validation_{n}" for n in ("loss", "accuracy", "recall", "precision")))
+    columns = {"patches_worth": 1000 * epochs, "learning_rate": rates}
+    return pd.DataFrame(columns | dict.fromkeys(named, 1 / epochs))
+
+
+def test_training_curves_mark_where_the_learning_rate_fell(axes):
+    loss, rates = experiments.training_curves(axes(1, 2), history([0.01, 0.01, 0.001, 0.001]))
+    assert len(loss.lines) == 2 + 1
+    assert len(rates.lines) == 4 + 1
+    assert loss.lines[-1].get_xdata()[0] == 3000
+
+
+def test_one_epoch_is_a_point(axes):
+    loss, _ = experiments.training_curves(axes(1, 2), history([0.01]))
+    assert loss.lines[0].get_marker() == "o"
+
+
+def test_a_training_panel_shows_the_recorded_runs_asked_for_with_clean_labels():
+    recorded = history([0.01, 0.01]).assign(experiment=["A", "B"], labels="clean")
+    recorded = pd.concat([recorded, recorded.assign(labels="faulty"), recorded.assign(experiment="G")])
+    figure = experiments.training_panel(Figure(), "B", history([0.01, 0.001]), recorded, ["A"])
+    assert [line.get_label() for line in figure.axes[2].lines] == ["A", "B"]
+    assert figure.get_suptitle() == "B: 2,000 patches visited here"
+
+
+def test_without_a_record_the_third_axes_of_a_training_panel_stay_empty():
+    recorded = pd.DataFrame(columns=["experiment", "labels"])
+    figure = experiments.training_panel(Figure(), "mine", history([0.01]), recorded)
+    assert not figure.axes[2].lines
+    assert not figure.axes[2].axison
+
+
+@pytest.mark.parametrize("stars", [0, 1])
+def test_a_sampled_panel_has_a_curve_a_source_and_a_star_where_something_is_published(stars):
+    truth = np.zeros((9, 21, 21), bool)
+    truth[3:6, 8:13, 8:13] = True
+    rows = sweep(truth * 0.9, truth).assign(scan_id="s", patient_id="p")
+    compared = pd.DataFrame({"recall": [0.5, 0.4], "precision": [0.5, 0.4]}, index=["measured here", "published"])
+    lesions = pd.DataFrame({"diameter_mm": [1.0, 6.0], "found": [False, True]})
+    sweeps = {"here": rows, "on record": rows[:0]}
+    figure = experiments.sampled_panel(Figure(), "mine", sweeps, lesions, compared.iloc[: 1 + stars])
+    ax = figure.axes[0]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["mine, here"]
+    assert len([line for line in ax.lines if line.get_marker() == "*"]) == stars
+
+
+def test_a_lesion_panel_shows_each_lesion_above_and_its_probability_below():
+    loaded = []
+
+    def load(scan_id):
+        loaded.append(scan_id)
+        return SimpleNamespace(image=np.eye(9)[None].repeat(3, 0), label=np.zeros((3, 9, 9), bool)), np.ones((3, 9, 9))
+
+    lesions = pd.DataFrame(
+        {"scan_id": ["a", "b"], "centre": [(1, 4, 4)] * 2, "diameter_mm": 3.14, "found": [True, False]}
+    )
+    upper, lower = np.reshape(experiments.lesion_panel(Figure(), lesions, load).axes, (2, 2))
+    assert loaded == ["a", "b"]
+    assert [ax.get_title() for ax in upper] == ["a, 3.1 mm, found", "b, 3.1 mm, missed"]
+    assert [len(ax.images) for ax in (*upper, *lower)] == [1, 1, 2, 2]
+    assert len(experiments.lesion_panel(Figure(), lesions[:0], load).axes) == 2

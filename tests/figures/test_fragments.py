@@ -44,7 +44,7 @@ def test_the_matrix_of_a_zero_padded_kernel_equals_the_convolution():
 @pytest.mark.parametrize("patch", [(0, 0), (1, 2), (3, 3)])
 def test_the_framed_patch_keeps_four_neighbours_of_one_fragment_and_their_sum(axes_of, patch):
     weaving = fragment_plots.weave(np.arange(64).reshape(8, 8))
-    axes = fragment_plots.draw_weaving(axes_of(5), weaving, patch)
+    axes = fragment_plots.weaving_steps(axes_of(5), weaving, patch)
     framed = [sorted(_framed(ax)) for ax in axes]
     assert len(framed[0]) == 25
     assert framed[1] == framed[2]
@@ -71,21 +71,21 @@ def _framed(ax):
 )
 def test_map_sizes_end_with_the_last_shared_layer_of_the_main_path(axes_of, network, last):
     (ax,) = axes_of(1)
-    assert texts(fragment_plots.draw_map_sizes(ax, network))[-2].endswith(last)
+    assert texts(fragment_plots.fragment_sizes(ax, network))[-2].endswith(last)
 
 
 def test_the_padded_tail_shows_every_tap_and_the_matrix(axes_of):
-    axes = fragment_plots.draw_padded_tail(axes_of(5))
+    axes = fragment_plots.padded_kernel(axes_of(5))
     assert "".join(texts(axes[4])[-16:]) == "efhideghbcefabde"
 
 
 def test_outcomes_are_drawn_where_there_is_no_difference_too(axes_of):
     image = np.random.default_rng(0).random((9, 7))
-    fragment_plots.draw_twins(axes_of(4), image, image, image)
+    fragment_plots.twin_maps(axes_of(4), image, image, image)
     plt.gcf().canvas.draw()
     compared = pd.DataFrame({"where": ["a", "b"], "patch_by_patch": [0.1, 0.2], "dense": [0.1, 0.20001]})
-    assert len(fragment_plots.draw_agreement(axes_of(2), compared)[0].collections) == 2
+    assert len(fragment_plots.agreement(axes_of(2), compared)[0].collections) == 2
     (ax,) = axes_of(1)
-    fragment_plots.draw_minutes(ax, {"then": (60, 90), "now": (2, 2)}, limit=10)
+    fragment_plots.minutes_a_scan(ax, {"then": (60, 90), "now": (2, 2)}, limit=10)
     assert [text.strip() for text in texts(ax)] == ["60 to 90", "2"]
     plt.gcf().canvas.draw()

@@ -1,0 +1,53 @@
+"""How figures look: the one table of colours, what marks a network or a finding, and the labels of axes.
+
+The colours are Okabe and Ito's, which colour-blind readers tell apart; where there are many curves, markers differ too.
+"""
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+BLUE, SKY, GREEN, ORANGE, RED, GREY = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "0.45"
+PURPLE, YELLOW, BLACK, PALE = "#CC79A7", "#F0E442", "black", "0.75"
+KIND_COLOURS = {  # of what is marked on a slice, in figures and in the viewers
+    "lesion": SKY, "TP": GREEN, "FN": RED, "FP": ORANGE,
+    "lesion border": RED, "beside the border": GREEN, "healthy": ORANGE,
+}  # fmt: skip
+NETWORK_COLOURS = {
+    "A": SKY, "B": GREEN, "C": ORANGE, "D": BLUE, "E": PURPLE, "F": YELLOW, "G": RED, "H": BLACK, "FCN": GREY,
+}  # fmt: skip
+NETWORK_MARKERS = dict(zip(NETWORK_COLOURS, "osv^<>DXP", strict=True))
+SCHEME_LINES = {"Pairs": "--", "Eroded-Pairs": ":"}  # how an experiment's samples were drawn; solid: at random
+SIZE = "size: cube root of the volume (mm)"
+COUNTS = ("lesions", "places", "false positives")  # axes with whole numbers only
+STAR = {"marker": "*", "color": BLACK, "linestyle": ""}  # a published figure
+
+
+def network_style(experiment):
+    """How curves and points of an experiment look in every figure: colour and marker by network, line by scheme.
+
+    An experiment that the thesis does not have is a grey line with dots.
+
+    Examples
+    --------
+    >>> network_style("G-Eroded-Pairs") == {"color": RED, "marker": "D", "linestyle": ":"}
+    True
+    """
+    network, _, scheme = experiment.partition("-")
+    marker, colour = NETWORK_MARKERS.get(network, "o"), NETWORK_COLOURS.get(network, GREY)
+    return {"color": colour, "marker": marker, "linestyle": SCHEME_LINES.get(scheme, "-")}
+
+
+def labelled(ax, title, x, y):
+    """Write title and labels on axes, with whole numbers along an axis that counts, and return the axes."""
+    ax.set(title=title, xlabel=x, ylabel=y)
+    for axis in (ax.xaxis, ax.yaxis):
+        if axis.get_label_text() in COUNTS:
+            axis.set_major_locator(MaxNLocator(integer=True))
+    return ax
+
+
+def clear(axes):
+    """Take frames and ticks off one or more axes, so that those of a gallery which stay empty are not seen."""
+    for ax in np.ravel(axes):
+        ax.set_axis_off()
+    return axes
