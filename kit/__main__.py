@@ -19,6 +19,7 @@ import nbformat
 import torch
 
 from kit.experiments import (
+    EXAMPLES,
     EXPERIMENTS,
     FAULTS,
     ROOT,
@@ -41,7 +42,8 @@ from kit.experiments import (
 from kit.figures import write_report
 from kit.metrics import RULES, PredictionError, score_folder
 from kit.phantom import make_missing
-from kit.scans import read_manifest, select, write_table
+from kit.samplers import SCHEMES
+from kit.scans import SEARCHES, read_manifest, select, write_table
 
 TRAINING_S, QUICK_S = 48 * 3600, 1800  # what a cell may take: at full scale, or at quick
 
@@ -102,8 +104,10 @@ def record(given):
     check_device(given.device)
     if given.threads:
         torch.set_num_threads(given.threads)
-    options = {name: getattr(given, name) for name in ("labels", "device", "dtype", "seed")}
-    size = {name: getattr(given, name) for name in ("patches", "epochs", "validation_patches")}
+    options = {
+        name: getattr(given, name) for name in ("labels", "device", "dtype", "seed", "examples", "scheme", "search")
+    }
+    size = {name: getattr(given, name) for name in ("budget", "epochs", "validation_patches")}
     table = record_cohort(given.runs / "cohort", given.patients, given.cohort_seed)
     for name in given.experiments:
         print(record_experiment(name, table, given.runs, **options, **size).to_string(), flush=True)
@@ -190,8 +194,11 @@ def _record_options(add):
     add("--labels", default="clean", choices=FAULTS, help="faults of the training labels (%(default)s)")
     add("--patients", type=_count, default=96, help="of the cohort, 7 in 12 for training (%(default)s)")
     add("--cohort-seed", type=int, default=2016, help="the built-in cohort has 2015 (%(default)s)")
-    add("--patches", type=_count, default=96_000, help="that each network visits in all (%(default)s)")
-    add("--epochs", type=_count, default=12, help="over which they are spread (%(default)s)")
+    add("--examples", default="segments", choices=EXAMPLES, help="what is learnt from (%(default)s)")
+    add("--budget", type=_count, default=5000, help="steps on segments, or patches to visit in all (%(default)s)")
+    add("--epochs", type=_count, default=20, help="over which they are spread (%(default)s)")
+    add("--scheme", default="", help=f"of sampling: {', '.join(SCHEMES)} (each experiment's own)")
+    add("--search", default="head", choices=SEARCHES, help="region of healthy voxels (%(default)s)")
     add("--validation-patches", type=_count, default=4000, help="classified after each epoch (%(default)s)")
     add("--dtype", default="float32", choices=["float32", "bfloat16"], help="of training (%(default)s)")
     add("--device", default="auto", help="auto, cpu or cuda; auto takes a GPU where there is one (%(default)s)")

@@ -11,16 +11,16 @@ from kit.scans import SEARCHES, select
 
 # Two sizes of either way to train. `quick` takes a minute or two on a CPU. `full` classifies on segments as many voxels
 # as the thesis showed patches, 41 million (2048 a step); patch by patch it visits, for an experiment's own number of
-# epochs, every lesion voxel and the healthy ones that its scheme adds. `steps` and `patches` are a run's size in one
-# number.
+# epochs, every lesion voxel and the healthy ones that its scheme adds. `budget` is a run's size in one number: steps on
+# segments, patches to visit in all on patches.
 PROFILES = {
     "quick": {
-        "segments": {"steps": 150, "epochs": 3, "validation_patches": 600},
-        "patches": {"patches": 6000, "epochs": 3, "validation_patches": 1000},
+        "segments": {"budget": 150, "epochs": 3, "validation_patches": 600},
+        "patches": {"budget": 6000, "epochs": 3, "validation_patches": 1000},
     },
     "full": {
-        "segments": {"steps": 20_000, "epochs": 40, "validation_patches": 4000},
-        "patches": {"patches": None, "epochs": None, "validation_patches": None},
+        "segments": {"budget": 20_000, "epochs": 40, "validation_patches": 4000},
+        "patches": {"budget": None, "epochs": None, "validation_patches": None},
     },
 }
 INTENSITIES = ("scan", "cohort")
@@ -95,8 +95,8 @@ def run_experiment(
     search : {"head", "brain"}
         Where healthy voxels are drawn, see `kit.scans.search_region`.
     options
-        Override the profile (steps of a run on segments, or patches to visit in all epochs together; epochs;
-        validation_patches) or go to `kit.experiments.train`: minutes, hard_scans, device, dtype, progress.
+        Override the profile (budget: steps on segments, or patches to visit in all, 0 being the profile's own; epochs;
+        validation_patches), or go to `kit.experiments.train`: minutes, hard_scans, device, dtype, progress.
 
     Returns
     -------
@@ -147,10 +147,12 @@ def run_size(experiment, profile, options=(), *, examples="segments"):
     {'patches_per_epoch': None, 'patience': 2, 'drops': 3, 'epochs': 250, 'validation_patches': None}
     """
     check_choices(profile=(profile, PROFILES), examples=(examples, EXAMPLES))
-    size = PROFILES[profile][examples] | dict(options)
-    count = size.pop("steps" if examples == "segments" else "patches")
-    size["epochs"] = size["epochs"] or experiment.epochs
-    each = {f"{'steps' if examples == 'segments' else 'patches'}_per_epoch": count and max(1, count // size["epochs"])}
+    own, given = PROFILES[profile][examples], dict(options)
+    size = own | given | {"budget": given.get("budget") or own["budget"]}
+    budget, size["epochs"] = size.pop("budget"), size["epochs"] or experiment.epochs
+    each = {
+        f"{'steps' if examples == 'segments' else 'patches'}_per_epoch": budget and max(1, budget // size["epochs"])
+    }
     return each | (dict(experiment.patch_schedule) if examples == "patches" else {}) | size
 
 

@@ -1,7 +1,7 @@
 """Makes `results/record`: every experiment trained and evaluated at a larger size than a notebook's.
 
-    python -m kit record --patches 7000000 --patients 172 --device cuda --dtype bfloat16
-    python -m kit record --experiments G-Pairs G-Eroded-Pairs --labels faulty --patches 96000
+    python -m kit record --budget 20000 --patients 172 --device cuda --dtype bfloat16
+    python -m kit record --experiments G-Pairs G-Eroded-Pairs --labels faulty --examples patches --budget 96000
 
 Trains each experiment on a synthetic cohort of its own, evaluates it on partitions of the test scans (Table 5.5) and
 writes five tables: runs.csv (a row a run: size, seed, commit, hardware, time), histories.csv, sweeps.csv, lesions.csv
@@ -48,7 +48,7 @@ def record_experiment(name, table, runs, *, labels="clean", seed=2015, device="a
     labels : str
         A key of `kit.experiments.FAULTS`: the faults of training and validation labels. Test labels stay clean.
     size
-        patches, epochs, validation_patches, dtype: see `kit.experiments.run_experiment`.
+        examples, budget, epochs, validation_patches, dtype: see `kit.experiments.run_experiment`.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def _run_row(name, labels, table, history, found):
     experiment, visited, seconds = EXPERIMENTS[name], int(history.patches_worth.iloc[-1]), history.seconds.sum()
     return {
         "experiment": name, "labels": labels, "network": experiment.network, "scheme": experiment.scheme,
-        "patches_worth": visited, "epochs": len(history), "training_scans": int((table.split == "train").sum()),
+        "voxels_learnt": int(history.voxels_learnt.iloc[-1]), "patches_worth": visited, "epochs": len(history), "training_scans": int((table.split == "train").sum()),
         "test_scans": len(found.scans), "test_lesions": len(found.lesions), "training_seconds": round(seconds),
         "patches_per_second": round(visited / seconds, 1), "evaluation_seconds": round(found.scans.seconds.sum()),
     }  # fmt: skip
