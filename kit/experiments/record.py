@@ -72,6 +72,7 @@ def record_experiment(name, table, runs, *, labels="clean", seed=2015, device="a
     options = {"where": partitions, "device": device, "progress": progress}
     found = evaluate_cohort(Detector(network, statistics), test, maps, **options)
     run = _run_row(name, labels, table, history, found)
+    run |= {"scheme": size.get("scheme") or EXPERIMENTS[name].scheme, "examples": size.get("examples", "segments")}
     run |= {"seed": seed, "dtype": size.get("dtype", "float32"), **_circumstances(folder, visited)}
     parts = pd.DataFrame([run]), history, _thinned(found.sweep), found.lesions, _borders(test, maps)
     for file, part in zip(TABLES, parts, strict=True):
@@ -116,8 +117,9 @@ def _run_row(name, labels, table, history, found):
     """What was trained, on how much, and how fast: the first columns of runs.csv."""
     experiment, visited, seconds = EXPERIMENTS[name], int(history.patches_worth.iloc[-1]), history.seconds.sum()
     return {
-        "experiment": name, "labels": labels, "network": experiment.network, "scheme": experiment.scheme,
-        "voxels_learnt": int(history.voxels_learnt.iloc[-1]), "patches_worth": visited, "epochs": len(history), "training_scans": int((table.split == "train").sum()),
+        "experiment": name, "labels": labels, "network": experiment.network,
+        "voxels_learnt": int(history.voxels_learnt.iloc[-1]), "patches_worth": visited, "epochs": len(history),
+        "training_scans": int((table.split == "train").sum()),
         "test_scans": len(found.scans), "test_lesions": len(found.lesions), "training_seconds": round(seconds),
         "patches_per_second": round(visited / seconds, 1), "evaluation_seconds": round(found.scans.seconds.sum()),
     }  # fmt: skip
