@@ -81,7 +81,7 @@ class Cohort:
         return self.scans[index].volume.astype(np.float32) * scale[index] + offset[index]
 
 
-def prepare(table, cache_dir, *, intensities="cohort", statistics=None, progress=True):
+def prepare(table, cache_dir, *, intensities="cohort", statistics=None, search="head", progress=True):
     """Bring the scans of a manifest table into a cache of memory-mapped arrays and normalise them alike.
 
     Parameters
@@ -97,6 +97,9 @@ def prepare(table, cache_dir, *, intensities="cohort", statistics=None, progress
         (section 5.2). "scan": each scan by its own.
     statistics : (mean, sd), optional
         With "cohort": use these, the training cohort's `statistics`, for validation and test scans.
+    search : {"head", "brain"}
+        Where healthy voxels are drawn in scans without a `mask`, see `kit.scans.search_region`. Intensities are
+        normalised by the whole head in either case.
 
     Returns
     -------
@@ -108,14 +111,14 @@ def prepare(table, cache_dir, *, intensities="cohort", statistics=None, progress
     SamplerError
         If the table is empty or `intensities` is not one of the two words.
     ScanError
-        If a file cannot be used.
+        If a file cannot be used, or `search` is another word.
     """
     if intensities not in ("cohort", "scan"):
         raise SamplerError(f"intensities is {intensities!r}; choose 'cohort' (one mean and s.d.) or 'scan'")
     if len(table) == 0:
         raise SamplerError("no scans to prepare: the table has no rows; check the split's name and the manifest")
     rows = tqdm(table.to_dict("records"), desc="preparing scans", unit="scan", disable=not progress)
-    scans = tuple(_prepared(row, Path(cache_dir)) for row in rows)
+    scans = tuple(_prepared(row, Path(cache_dir), search) for row in rows)
     if intensities == "scan":
         return Cohort(scans, None)
     return Cohort(scans, tuple(statistics) if statistics is not None else _pooled_statistics(scans))
@@ -143,18 +146,18 @@ def _pooled_statistics(scans):
     return float(pooled), float(np.sqrt(np.average(sd**2 + (mean - pooled) ** 2, weights=voxels)))
 
 
-def _prepared(row, cache_dir):
-    folder = cache_dir / _key(row)
+def _prepared(row, cache_dir, search):
+    folder = cache_dir / _key(row, search)
     try:
         return _open(folder, row["scan_id"])
     except (OSError, ValueError, KeyError):  # missing or damaged: made anew
-        _make(row, folder)
+        _make(row, folder, search)
         return _open(folder, row["scan_id"])
 
 
-def _key(row):
+def _key(row, search):
     """Name of a scan's folder in the cache: changes when one of its files, or the preparation, does."""
-    facts = [PREPARATION, repr(row.get("lesion_codes") or None)]
+    facts = [PREPARATION, search, repr(row.get("lesion_codes") or None)]
     for column in ("image", "label", "mask"):
         if path := row.get(column):
             found = Path(path).stat() if Path(path).is_file() else None
@@ -162,15 +165,15 @@ def _key(row):
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 
-def _make(row, folder):
+def _make(row, folder, search):
     scan = load_row(row)
     head = foreground(scan.image)
     mean, sd = intensity_statistics(scan.image, head)
     volume = ((scan.image - mean) / sd).astype(np.float16)
     lesion = np.zeros_like(head) if scan.label is None else scan.label
     healthy = head & ~lesion
-    if row.get("mask"):
-        healthy &= search_region(scan, row)
+    if search != "head" or row.get("mask"):
+        healthy &= search_region(scan, row, search)
     positions = np.flatnonzero(_not_black(lesion, head))
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "volume.npy", volume)

@@ -1,19 +1,52 @@
 """The head in a scan: what of it is no air, where lesions are looked for, and the intensities that normalise it."""
 
+import importlib.util
+import warnings
+from functools import cache
+from itertools import product
+from pathlib import Path
+
 import cc3d
+import nibabel
 import numpy as np
+from scipy import ndimage, optimize
 
 from kit.scans.files import ScanError
+from kit.scans.grid import from_file_axes, resample
+from kit.scans.lesions import checked_spacing
 from kit.scans.volume import load_mask
 
 AIR = 0.15  # of the way from the minimum to bright tissue: under it lies air; Rician noise of 4 % reaches there
 FLAT_AIR = 0.97  # so many of the voxels under AIR at the very minimum: the background has no noise (skull-stripped)
+TEMPLATE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"  # in nilearn's folder; skull-stripped
+TEMPLATE_MM, FIT_MM = 2.0, 4.0  # voxel sizes at which the template is kept, and at which it is fitted to a scan
+SHELL_MM = 7.0  # the fit looks so far beyond the brain: fluid and skull are dark there
+EVEN_MM = 16.0  # s.d. of the blur that evens out coil sensitivity
+MARGIN_MM = 8.0  # of synthetic brains nothing lies beyond it; of a real cerebellum the fit left 8 mm out
+FAR_MM, STRIPPED = 12.0, 0.05  # of a skull-stripped brain, less than this share lies so far from the template's
+SIMILAR = 0.5  # correlation with the template: whole heads reach 0.6 to 0.9
 PIECE = 0.01  # of the largest piece's voxels: a smaller piece of the foreground is noise
 
 
-def search_region(scan, row) -> np.ndarray:
-    """Where lesions are looked for, bool (slice, row, column): the row's `mask` if it has one, otherwise the head."""
-    return load_mask(row["mask"], scan) if row.get("mask") else foreground(scan.image)
+def search_region(scan, row, search="head") -> np.ndarray:
+    """Where lesions are looked for in a scan, and healthy samples drawn: bool (slice, row, column).
+
+    Parameters
+    ----------
+    scan : kit.scans.Scan
+    row : mapping
+        The scan's row of a manifest. If it has a `mask`, that file is the region.
+    search : {"head", "brain"}
+        What it is otherwise: `foreground`, or `brain_mask`.
+
+    Raises
+    ------
+    ScanError
+        `search` is another word, or the mask cannot be used.
+    """
+    if search not in SEARCHES:
+        raise ScanError(f"search is {search!r}; choose one of {', '.join(SEARCHES)}")
+    return load_mask(row["mask"], scan) if row.get("mask") else SEARCHES[search](scan.image, scan.spacing_mm)
 
 
 def foreground(image) -> np.ndarray:
@@ -40,6 +73,47 @@ def foreground(image) -> np.ndarray:
     threshold = low + AIR * (np.percentile(above, 95) - low)
     flat = (sample == low).sum() >= FLAT_AIR * (sample <= threshold).sum()
     return _fill_slices(_large_pieces(image > (low if flat else threshold)))
+
+
+def brain_mask(image, spacing_mm=(1.0, 1.0, 1.0)) -> np.ndarray:
+    """Voxels of the brain and of what lies up to 8 mm around it: bool (slice, row, column), in a few seconds.
+
+    The brain of the MNI152 template (Fonov et al. 2011, NeuroImage 54:313; carried by nilearn) is brought onto the scan
+    by an affine map and widened by a margin, so that no lesion at its surface is lost: fluid, meninges and the inner
+    part of the skull stay in; most of scalp, face and neck do not. Of a brain that is skull-stripped already the
+    whole `foreground` is kept.
+
+    Parameters
+    ----------
+    image : (slice, row, column) array
+        T1-weighted, with or without contrast agent, in any intensities; axes as `load_scan` brings them.
+    spacing_mm : (slice, row, column) float
+
+    Warns
+    -----
+    UserWarning
+        No brain is found, because the image shows a part of it only or its voxel sizes are wrong: the mask is the
+        whole `foreground` then.
+    """
+    image, spacing_mm = np.asarray(image), checked_spacing(spacing_mm)
+    head = foreground(image)
+    if not head.any():
+        return head
+    similarity, to_template = _fit_template(image, head, spacing_mm)
+    beyond = _beyond_template(to_template, image.shape, spacing_mm)
+    if np.count_nonzero(head & (beyond > FAR_MM)) < STRIPPED * np.count_nonzero(head):
+        return head
+    if similarity < SIMILAR:
+        warnings.warn(
+            f"no brain is found (correlation with the template {max(similarity, 0):.2f}, needed {SIMILAR}): all of the "
+            "head is searched; look whether the scan shows a whole head in right voxel sizes, or give a mask",
+            stacklevel=2,
+        )
+        return head
+    return head & (beyond <= MARGIN_MM)
+
+
+SEARCHES = {"head": lambda image, spacing_mm: foreground(image), "brain": brain_mask}
 
 
 def intensity_statistics(image, mask=None) -> tuple[float, float]:
@@ -96,3 +170,121 @@ def _fill_slices(mask):
         is_outside[0] = False
         plane[:] = ~is_outside[outside]
     return filled
+
+
+# ------------------------------------------------------------------------------------- fitting the template's brain
+#
+# Places are in mm from the centre of their array. Nine parameters p lead from the template to the scan:
+# shifts (10 mm), angles (0.2 rad), and logarithms of scales (0.1), three each, along (slice, row, column).
+
+
+@cache
+def _template():
+    """The template's brain: places (N, 3) in mm in and around it, their intensities (N,), and how far from it (mm) each
+    voxel of a padded volume lies, negative inside."""
+    folder = Path(importlib.util.find_spec("nilearn").submodule_search_locations[0])
+    file = nibabel.load(folder / TEMPLATE)
+    t1 = from_file_axes(np.asarray(file.dataobj, np.float32), file.affine)
+    steps = (TEMPLATE_MM,) * 3
+    t1 = resample(t1, (1, 1, 1), [round(n / TEMPLATE_MM) for n in t1.shape], steps)
+    pad = round(30 / TEMPLATE_MM)
+    brain = np.pad(ndimage.binary_fill_holes(t1 > 0.05 * t1.max()), pad)
+    brain[pad // 2 : pad] = brain[pad]  # the template ends in the brain stem, a scan's goes on
+    beyond = ndimage.distance_transform_edt(~brain) - ndimage.distance_transform_edt(brain)
+    beyond = (TEMPLATE_MM * beyond).astype(np.float32)
+    places = 2 * np.argwhere(beyond[::2, ::2, ::2] <= SHELL_MM)
+    blurred = np.pad(ndimage.gaussian_filter(t1, 1), pad) / t1.max()
+    return (places - _centre(beyond.shape)) * TEMPLATE_MM, blurred[tuple(places.T)], beyond
+
+
+def _fit_template(image, head, spacing_mm):
+    """How alike the scan and the fitted template are (a correlation), and the (3, 4) map from scan to template, mm."""
+    places, intensities, _ = _template()
+    low, solid = _evened(image, head, spacing_mm)
+    origin = _start(solid)
+
+    def cost(p, some):
+        matrix, shift = _affine(p)
+        at = (places[some] @ matrix.T + shift + origin) / FIT_MM + _centre(low.shape)
+        seen = ((at >= 0) & (at <= np.array(low.shape) - 1)).all(1)
+        if seen.mean() < 0.4:
+            return 2.0
+        at, wanted = at[seen].T, intensities[some][seen]
+        found = ndimage.map_coordinates(low, at, order=1, mode="nearest")
+        in_air = 1 - solid[tuple(np.rint(at[:, wanted > 0.25]).astype(int))].mean()
+        return -_correlation(found, wanted) + 0.3 * (1 - seen.mean()) + 0.5 * in_air + _unlikely(p)
+
+    few, many = slice(None, None, 7), slice(None, None, 3)
+    starts = sorted(_starts(), key=lambda p: cost(p, few))[:12:4]
+    fits = [_minimised(cost, p, few, 4) for p in starts]
+    best = _minimised(cost, min(fits, key=lambda fit: fit.fun).x, many, 3)
+    matrix, shift = _affine(best.x)
+    inverse = np.linalg.inv(matrix)
+    return -best.fun, np.column_stack([inverse, -inverse @ (shift + origin)])
+
+
+def _evened(image, head, spacing_mm):
+    """A scan at 4 mm, bright tissue near 1 everywhere and at most 1, and which of its voxels are head."""
+    shape = [max(round(n * s / FIT_MM), 1) for n, s in zip(image.shape, spacing_mm, strict=True)]
+    low, solid = (
+        resample(array.astype(np.float32), spacing_mm, shape, (FIT_MM,) * 3) for array in (image - image.min(), head)
+    )
+    solid = (solid > 0.5).astype(np.float32)
+    low = np.minimum(low, 2 * np.median(low[solid > 0])) if solid.any() else low
+    blurred = [ndimage.gaussian_filter(array, EVEN_MM / FIT_MM) for array in (low * solid, solid)]
+    around = blurred[0] / np.maximum(blurred[1], 1e-3)
+    return np.minimum(low / np.maximum(around, 0.05 * max(around.max(), 1e-9)), 1), solid
+
+
+def _start(solid):
+    """A place in the middle of the brain: 80 mm below the top of the head."""
+    heights = np.flatnonzero(np.count_nonzero(solid, axis=(1, 2)) > 20)
+    top = heights[-1] if heights.size else len(solid) - 1
+    below = max(top - round(140 / FIT_MM), 0)
+    rows, columns = np.nonzero(solid[below : top + 1].any(0))
+    middle = np.array([top - 82 / FIT_MM, rows.mean(), columns.mean()]) if rows.size else _centre(solid.shape)
+    return (middle - _centre(solid.shape)) * FIT_MM
+
+
+def _starts():
+    """Parameters to start from: heights, rows, nods and sizes."""
+    for up, back, nod, size in product(range(-2, 5), (-1, 0, 1), (-1.5, -0.75, 0, 0.75, 1.5), (-1.5, -1, -0.4)):
+        yield np.array([up, back, 0, 0, 0, nod, size, size, size], float)
+
+
+def _minimised(cost, start, some, rounds):
+    return optimize.minimize(cost, start, (some,), "Powell", options={"xtol": 0.03, "ftol": 1e-3, "maxiter": rounds})
+
+
+def _unlikely(p):
+    """A penalty on large turns, on sizes and proportions unlike those of heads, and on being off the middle."""
+    shifts, angles, sizes = p[:3], p[3:6], p[6:]
+    turned, off = 0.01 * (angles**2).sum(), 0.005 * (shifts[1:] ** 2).sum()
+    return turned + off + 0.06 * (sizes.mean() + 0.7) ** 2 + 0.15 * sizes.var()
+
+
+def _affine(p):
+    """The (3, 3) matrix and the shift (3,), mm, of nine parameters."""
+    turns = nibabel.eulerangles.euler2mat(*(0.2 * p[[5, 4, 3]]))
+    return turns * np.exp(0.1 * p[6:]), 10 * p[:3]
+
+
+def _correlation(a, b):
+    a, b = a - a.mean(), b - b.mean()
+    return (a @ b) / np.sqrt((a @ a) * (b @ b) + 1e-12)
+
+
+def _centre(shape):
+    return (np.array(shape) - 1) / 2
+
+
+def _beyond_template(to_template, shape, spacing_mm):
+    """How far (mm) each voxel of a scan lies from the template's brain, negative inside: float32, from a 2 mm grid."""
+    beyond = _template()[2]
+    steps = np.maximum(spacing_mm, TEMPLATE_MM)
+    coarse = [max(round(n * s / step), 1) for n, s, step in zip(shape, spacing_mm, steps, strict=True)]
+    matrix, shift = to_template[:, :3] * steps / TEMPLATE_MM, to_template[:, 3] / TEMPLATE_MM
+    shift = shift + _centre(beyond.shape) - matrix @ _centre(coarse)
+    found = ndimage.affine_transform(beyond, matrix, shift, tuple(coarse), order=1, mode="nearest")
+    size = np.cbrt(np.linalg.det(to_template[:, :3]))  # distances grow with the head
+    return resample(found / np.float32(size), steps, shape, spacing_mm)

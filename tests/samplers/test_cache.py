@@ -10,7 +10,7 @@ from small_scans import SHAPE, make_scan, save, write_cohort
 
 from kit.samplers import BORDER, ERODED, ERODED_BORDER, SamplerError, depth_of, draw, prepare
 from kit.samplers import cache as prepared
-from kit.scans import ScanError, components, foreground, normalise
+from kit.scans import SEARCHES, ScanError, components, foreground, normalise
 
 
 def test_statistics_are_those_of_all_non_black_voxels_of_the_training_scans(cohort):
@@ -88,6 +88,22 @@ def test_with_a_mask_healthy_voxels_come_from_inside_it_only(tmp_path):
     table["mask"] = save(mask, tmp_path / "mask.nii")
     rows = draw(prepare(table, tmp_path / "cache", progress=False))
     assert rows.column[~rows.label].min() >= 48
+
+
+def test_healthy_voxels_are_drawn_from_the_region_searched_and_intensities_normalised_by_the_head(
+    tmp_path, monkeypatch
+):
+    table = write_cohort(tmp_path, seeds=[1])
+    region = np.zeros(SHAPE, bool)
+    region[:, :, 48:] = True
+    monkeypatch.setitem(SEARCHES, "brain", lambda image, spacing_mm: region)
+    head, brain = (prepare(table, tmp_path / "cache", search=word, progress=False) for word in ("head", "brain"))
+    assert head.statistics == brain.statistics
+    np.testing.assert_array_equal(brain.scans[0].lesion, head.scans[0].lesion)
+    inside = region.ravel()[head.scans[0].healthy]
+    np.testing.assert_array_equal(brain.scans[0].healthy, head.scans[0].healthy[inside])
+    with pytest.raises(ScanError, match="search is 'skull'"):
+        prepare(table, tmp_path / "cache", search="skull", progress=False)
 
 
 def test_lesion_codes_choose_what_is_lesion(tmp_path):

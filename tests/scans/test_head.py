@@ -1,9 +1,19 @@
-"""The head is found with its dark inside and without the noise of the air, and normalised by what lies in it."""
+"""The head is found with its dark inside and without the noise of the air, and in it the brain, with all lesions."""
 
 import numpy as np
 import pytest
 
-from kit.scans import ScanError, foreground, intensity_statistics, load_scan, normalise
+from kit.phantom import draw_scan
+from kit.scans import (
+    ScanError,
+    brain_mask,
+    components,
+    foreground,
+    intensity_statistics,
+    load_scan,
+    normalise,
+    search_region,
+)
 
 VOXELS = np.arange(24.0).reshape(2, 3, 4)
 
@@ -72,3 +82,81 @@ def test_foreground_of_real_scans_is_as_large_as_a_head(name, low, high, shared_
     assert low < head.mean() < high
     assert head[tuple(n // 2 for n in image.shape)]
     assert not head[:, 0, 0].any()
+
+
+# ------------------------------------------------------------------------------------------------------------- brain
+
+
+def drawn_head(spacing_mm, stripped=False):
+    """(image, brain, scalp): ellipsoids in mm: cerebrum with a ventricle and cerebellum, dark skull, scalp and face."""
+    shape = np.ceil(np.array([200, 230, 190]) / spacing_mm).astype(int)
+    mm = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing_mm, strict=True)]
+    up, back, left = mm[0][:, None, None] - 15, mm[1][None, :, None], mm[2][None, None, :]
+
+    def ball(slices, rows, columns, *, below=0, behind=0):
+        return ((up + below) / slices) ** 2 + ((back - behind) / rows) ** 2 + (left / columns) ** 2 < 1
+
+    brain = ball(58, 82, 66) & (up > -45) | ball(30, 30, 48, below=40, behind=40)
+    skull = ball(66, 90, 74, below=4)
+    outer = ball(74, 98, 82, below=4) | ball(90, 70, 60, below=60) & (up < 0)
+    tissue = np.select([ball(14, 30, 14), brain, skull, outer], [0.3, 1.0, 0.1, 1.3], 0.0)
+    noise = np.random.default_rng(0).normal(0, 0.03, (2, *shape))
+    image = np.hypot(tissue + noise[0], noise[1])
+    return (np.where(brain, image, 0) if stripped else image).astype(np.float32), brain, outer & ~skull
+
+
+@pytest.mark.parametrize("spacing_mm", [(2, 2, 2), (5, 1.5, 1.5)])
+def test_the_brain_of_a_drawn_head_is_found_without_most_of_its_scalp_and_face(spacing_mm):
+    image, brain, scalp = drawn_head(spacing_mm)
+    mask = brain_mask(image * 700 - 20, spacing_mm)
+    assert (brain & ~mask).sum() < 0.01 * brain.sum()
+    assert (scalp & mask).sum() < 0.25 * scalp.sum()
+    assert not (mask & ~foreground(image)).any()
+
+
+def test_of_a_stripped_brain_all_is_kept():
+    image, brain, _ = drawn_head((3, 2, 2), stripped=True)
+    np.testing.assert_array_equal(brain_mask(image, (3, 2, 2)), foreground(image))
+    assert not (brain & ~foreground(image)).any()
+
+
+def test_where_no_brain_is_found_the_head_is_searched_with_a_warning():
+    image, _, _ = drawn_head((2, 2, 2))
+    with pytest.warns(UserWarning, match="no brain is found.*voxel sizes"):
+        mask = brain_mask(image[48:60])
+    np.testing.assert_array_equal(mask, foreground(image[48:60]))
+    assert not brain_mask(np.zeros((3, 4, 5))).any()
+
+
+def test_a_scan_is_searched_in_its_own_mask_or_by_the_word(write_image):
+    image, _, _ = drawn_head((4, 4, 4))
+    scan = load_scan(write_image("scan.nii.gz", image.T, np.diag([-4.0, -4, 4, 1])), spacing_mm=None)
+    np.testing.assert_array_equal(search_region(scan, {}), foreground(scan.image))
+    np.testing.assert_array_equal(search_region(scan, {}, "brain"), brain_mask(scan.image, scan.spacing_mm))
+    mask = write_image("mask.nii.gz", (image.T > 0.5).astype(np.uint8), np.diag([-4.0, -4, 4, 1]))
+    np.testing.assert_array_equal(search_region(scan, {"mask": mask}, "brain"), scan.image > 0.5)
+    with pytest.raises(ScanError, match="search is 'skull'; choose one of head, brain"):
+        search_region(scan, {}, "skull")
+
+
+@pytest.mark.slow
+def test_no_lesion_of_a_synthetic_head_is_lost():
+    image, label = draw_scan(2015009, [8.0, 3.0, 2.0, 4.0, 1.5, 5.0])
+    mask = brain_mask(image)
+    assert (label & mask).sum() > 0.97 * label.sum()
+    numbered = components(label)
+    assert set(np.unique(numbered[mask])) == set(range(numbered.max() + 1))
+    assert mask.sum() < 0.75 * foreground(image).sum()
+
+
+REAL = [("met-00110", "2"), ("glioma-0003", "4"), ("glioma-0005", "4"), ("glioma-0006", "4"), ("tumour-b1", None)]
+
+
+@pytest.mark.parametrize(("name", "codes"), REAL)
+def test_no_voxel_of_a_real_lesion_is_lost(name, codes, shared_data):
+    folder = shared_data / "scans" / name
+    scan = load_scan(folder / "t1c.nii.gz", folder / "label.nii.gz", lesion_codes=codes)
+    mask = brain_mask(scan.image, scan.spacing_mm)
+    head = foreground(scan.image)
+    assert not (scan.label & head & ~mask).any()
+    assert mask.sum() < 0.65 * head.sum() if name == "tumour-b1" else (mask == head).all()
