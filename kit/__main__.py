@@ -38,9 +38,10 @@ from kit.experiments import (
     to_html,
 )
 from kit.figures import write_report
-from kit.metrics import RULES, PredictionError, score_folder, write_table
+from kit.metrics import RULES, PredictionError
+from kit.metrics import score as score_maps
 from kit.phantom import make_missing
-from kit.scans import read_manifest, select
+from kit.scans import read_manifest, select, write_table
 
 TRAINING_S, QUICK_S = 48 * 3600, 1800  # what a cell may take: at full scale, or at quick
 
@@ -109,7 +110,8 @@ def score(given):
     table = read_manifest(given.manifest, data_root=given.data_root)
     table = table[table.label != ""] if given.split == "all" else select(table, given.split)
     asked = {"threshold": given.threshold, "low": given.low, "rule": given.rule, "min_volume_mm3": given.min_volume}
-    tables = score_folder(given.predictions, table, **asked, progress=sys.stderr.isatty())
+    workers = {"workers": given.jobs, "progress": sys.stderr.isatty()}
+    tables = vars(score_maps(given.predictions, table, **asked, **workers))
     about = {"predictions": given.predictions.name, "manifest": given.manifest.name, **asked}
     _write_scores(tables, out, about)
     print(out / "report.html")
@@ -128,7 +130,7 @@ def _write_scores(tables, out, about):
     part.mkdir(parents=True)
     try:
         for name, table in tables.items():
-            write_table(table, part / f"{'scans' if name == 'scan' else name}.csv")
+            write_table(table, part / f"{name}.csv")
         write_report(part / "report.html", tables, about)
         if out.exists():
             out.rmdir()
@@ -201,6 +203,7 @@ def _add_score(one):
     one.add_argument("--threshold", type=_share, default=0.5, help="upper threshold of hysteresis (%(default)s)")
     one.add_argument("--low", type=_share, default=0.2, help="lower threshold of hysteresis (%(default)s)")
     one.add_argument("--min-volume", type=float, default=0.0, help="mm3 that a finding needs at least (%(default)s)")
+    one.add_argument("--jobs", type=int, default=1, help="processes that score (%(default)s)")
     one.add_argument("--data-root", type=Path, help="folder that the manifest's paths start from")
 
 

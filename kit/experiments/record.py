@@ -18,7 +18,7 @@ import pandas as pd
 from kit.experiments.faults import with_faults
 from kit.experiments.recipes import EXPERIMENTS, run_experiment
 from kit.experiments.runs import environment
-from kit.metrics import border_profile, evaluate_cohort, partitions, pool_profiles
+from kit.metrics import border_profile, partitions, pool_profiles, score
 from kit.models import Detector
 from kit.phantom import make_missing, plan_cohort
 from kit.scans import ScanError, load_map, load_row, read_manifest, select
@@ -71,7 +71,7 @@ def record_experiment(name, table, runs, *, labels="clean", seed=2015, device="a
     visited, seconds = int(history.patches_visited.iloc[-1]), history.seconds.sum()
     sampled = folder / f"sampled_{visited}"  # more training, another folder
     given = {"where": partitions, "device": device, "progress": progress}
-    found = evaluate_cohort(Detector(network, statistics), test, sampled, **given)
+    found = score(Detector(network, statistics), test, sampled, **given)
     told = {"experiment": name, "labels": labels}
     row = told | {
         "network": EXPERIMENTS[name].network, "scheme": EXPERIMENTS[name].scheme, "patches_visited": visited,
@@ -124,7 +124,7 @@ def _borders(test, folder):
     """The border profile over all test scans, from the maps that were written."""
     profiles = []
     for row in test.to_dict("records"):
-        scan = load_row(row)
+        scan = load_row(row, spacing_mm=None)  # where maps are scored
         mapped = load_map(folder / row["scan_id"] / "map.nii.gz", scan)
         profiles.append(border_profile(mapped, scan.label, spacing_mm=scan.spacing_mm))
     return pool_profiles(profiles).round(5)

@@ -25,6 +25,7 @@ from kit.metrics import (
     pool,
     recall_by_size,
     recall_curve,
+    rule_of,
     summarise,
     with_and_without_lesions,
 )
@@ -63,7 +64,7 @@ def write_report(path, tables, about):
     ----------
     path : path
     tables : mapping of str to pandas.DataFrame
-        From `kit.metrics.score_folder`.
+        The attributes of `kit.metrics.Scores`.
     about : mapping
         predictions, manifest (names), threshold, low, rule, min_volume_mm3.
 
@@ -89,14 +90,14 @@ def summary(tables, about):
 
 
 def _head(tables, about):
-    scans, lesions = tables["scan"], tables["lesions"]
+    scans, lesions = tables["scans"], tables["lesions"]
     free = int((scans.lesions == 0).sum())
     smallest = about["min_volume_mm3"]
     removed = f"; findings below {smallest:g} mm³ are removed where nothing else is said" if smallest else ""
     text = (
         f"{len(scans)} scans of {scans.patient_id.nunique()} patients, {len(lesions)} lesions; {free} scans have none. "
         f"Maps are binarised by hysteresis at {about['threshold']:g} and {about['low']:g}{removed}. Findings are "
-        f"matched by the rule <b>{about['rule']}</b>: {html.escape(RULES[about['rule']].told)}. Intervals are 95 % "
+        f"matched by the rule <b>{about['rule']}</b>: {html.escape(rule_of(about['rule']).meaning)}. Intervals are 95 % "
         "bootstraps over patients."
     )
     where = f"Predictions: {html.escape(str(about['predictions']))}; manifest: {html.escape(str(about['manifest']))}."
@@ -113,7 +114,8 @@ def _rules(tables, about):
             "FP a scan": _with_limits(rows, "fp_per_scan"), "Dice of a lesion": _with_limits(rows, "lesion_dice", 1, 2),
         }
     )  # fmt: skip
-    told = "".join(f"<li><b>{name}</b>: {html.escape(rule.told)}</li>" for name, rule in RULES.items())
+    meanings = {name: RULES[name].meaning for name in rows.index if name in RULES}
+    listed = "".join(f"<li><b>{name}</b>: {html.escape(meaning)}</li>" for name, meaning in meanings.items())
     figure, axes = _figure(9, 2.6, 1, 3, sharey=True)
     draw.rule_bars(axes, rows.reset_index())
     whole, wise = _whole_scan(tables, about), rows.loc["brats"]
@@ -122,7 +124,9 @@ def _rules(tables, about):
         f"{whole.dice_healthy:.4f}. Lesion-wise scores with the penalties of BraTS-METS, mean over scans: Dice "
         f"{wise.wise_dice:.3f}, HD95 {wise.wise_hd95_mm:.0f} mm (a miss or a false positive counts 0 and 374 mm).</p>"
     )
-    return f"<h2>The same maps under five rules</h2>\n<ul>{told}</ul>\n{_table(shown)}{_picture(figure)}{after}"
+    return (
+        f"<h2>The same maps under {len(rows)} rules</h2>\n<ul>{listed}</ul>\n{_table(shown)}{_picture(figure)}{after}"
+    )
 
 
 def _curves(tables, about):

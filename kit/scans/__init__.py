@@ -14,7 +14,9 @@ from kit.scans.volume import (
     load_mask,
     load_row,
     load_scan,
+    load_truth,
     normalise,
     save_map,
     search_region,
+    to_own_grid,
 )
