@@ -40,7 +40,8 @@ from kit.experiments import (
     write_index,
 )
 from kit.figures import write_report
-from kit.metrics import RULES, PredictionError, score_folder
+from kit.metrics import RULES, PredictionError
+from kit.metrics import score as score_maps
 from kit.phantom import make_missing
 from kit.samplers import SCHEMES
 from kit.scans import SEARCHES, read_manifest, select, write_table
@@ -122,7 +123,8 @@ def score(given):
     table = read_manifest(given.manifest, data_root=given.data_root)
     table = table[table.label != ""] if given.split == "all" else select(table, given.split)
     settings = {"threshold": given.threshold, "low": given.low, "rule": given.rule, "min_volume_mm3": given.min_volume}
-    tables = score_folder(given.predictions, table, **settings, progress=sys.stderr.isatty())
+    workers = {"workers": given.jobs, "progress": sys.stderr.isatty()}
+    tables = vars(score_maps(given.predictions, table, **settings, **workers))
     about = {"predictions": given.predictions.name, "manifest": given.manifest.name, **settings}
     _write_scores(tables, out, about)
     print(out / "report.html")
@@ -146,7 +148,7 @@ def _write_scores(tables, out, about):
     part.mkdir(parents=True)
     try:
         for name, table in tables.items():
-            write_table(table, part / f"{'scans' if name == 'scan' else name}.csv")
+            write_table(table, part / f"{name}.csv")
         write_report(part / "report.html", tables, about)
         if out.exists():
             out.rmdir()
@@ -217,6 +219,7 @@ def _score_options(add):
     add("--threshold", type=_share, default=0.5, help="upper threshold of hysteresis (%(default)s)")
     add("--low", type=_share, default=0.2, help="lower threshold of hysteresis (%(default)s)")
     add("--min-volume", type=float, default=0.0, help="mm3 that a finding needs at least (%(default)s)")
+    add("--jobs", type=_count, default=1, help="processes that score (%(default)s)")
     add("--data-root", type=Path, help="folder that the manifest's paths start from (the manifest's own)")
 
 

@@ -72,10 +72,10 @@ def cohort(patients, seed=0, thresholds=(0.5,), skill=0.6):
             lesions = rng.integers(0, 5)
             for threshold in thresholds:
                 tp = rng.binomial(lesions, skill)
-                told = {"tp": tp, "fn": lesions - tp, "fp": rng.poisson(4), "dice": rng.random()}
-                told |= {"dice_healthy": 1 - rng.random() / 100, "slices": 160, "min_volume_mm3": 0}
-                told["lesion_dice"] = rng.random() if lesions else np.nan
-                rows.append({"scan_id": f"{patient}-{scan}", "patient_id": patient, "threshold": threshold, **told})
+                counts = {"tp": tp, "fn": lesions - tp, "fp": rng.poisson(4), "dice": rng.random()}
+                counts |= {"dice_healthy": 1 - rng.random() / 100, "slices": 160, "min_volume_mm3": 0}
+                counts["lesion_dice"] = rng.random() if lesions else np.nan
+                rows.append({"scan_id": f"{patient}-{scan}", "patient_id": patient, "threshold": threshold, **counts})
     return pd.DataFrame(rows)
 
 
@@ -83,8 +83,8 @@ def points_of(rows):
     """Operating points from "scan: threshold tp fn fp, ..." lines."""
     table = []
     for line in rows:
-        scan, told = line.split(": ")
-        for point in told.split(", "):
+        scan, drawn = line.split(": ")
+        for point in drawn.split(", "):
             threshold, tp, fn, fp = map(float, point.split())
             table.append({"scan_id": scan, "patient_id": scan[0], "threshold": threshold, "tp": tp, "fn": fn, "fp": fp})
     return pd.DataFrame(table)

@@ -18,7 +18,7 @@ import pandas as pd
 from kit.experiments.faults import FAULTS, with_faults
 from kit.experiments.recipes import EXPERIMENTS, run_experiment
 from kit.experiments.runs import RunError, check_choices, environment
-from kit.metrics import border_profile, evaluate_cohort, partitions, pool_profiles
+from kit.metrics import border_profile, partitions, pool_profiles, score
 from kit.models import Detector
 from kit.phantom import make_missing, plan_cohort
 from kit.scans import load_map, load_row, read_manifest, select, write_manifest, write_table
@@ -70,7 +70,7 @@ def record_experiment(name, table, runs, *, labels="clean", seed=2015, device="a
     visited, test = int(history.patches_worth.iloc[-1]), select(table, "test")
     maps = folder / f"sampled_{visited}"  # more training, another folder
     options = {"where": partitions, "device": device, "progress": progress}
-    found = evaluate_cohort(Detector(network, statistics), test, maps, **options)
+    found = score(Detector(network, statistics), test, maps, **options)
     run = _run_row(name, labels, table, history, found)
     run |= {"scheme": size.get("scheme") or EXPERIMENTS[name].scheme, "examples": size.get("examples", "segments")}
     run |= {"seed": seed, "dtype": size.get("dtype", "float32"), **_circumstances(folder, visited)}
@@ -134,7 +134,7 @@ def _borders(test, folder):
     """The border profile over all test scans, from the maps that were written."""
     profiles = []
     for row in test.to_dict("records"):
-        scan = load_row(row)
+        scan = load_row(row, spacing_mm=None)  # where maps are scored
         mapped = load_map(folder / row["scan_id"] / "map.nii.gz", scan)
         profiles.append(border_profile(mapped, scan.label, spacing_mm=scan.spacing_mm))
     return pool_profiles(profiles).round(5)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from kit.experiments.runs import RunError
-from kit.metrics import compare, evaluate_cohort, intervals, partitions, with_interval
+from kit.metrics import compare, intervals, partitions, score, with_interval
 from kit.models import Detector
 from kit.scans import select, write_table
 
@@ -90,7 +90,7 @@ def comparison_table(name, sweep, patches_worth, record, threshold=0.5):
     name : str
         Of an experiment, of the thesis or your own.
     sweep : pandas.DataFrame
-        `kit.metrics.Evaluation.sweep` of what was measured here.
+        `kit.metrics.Scores.sweep` of what was measured here.
     patches_worth : int
         By the network that was measured.
     record : Record
@@ -136,7 +136,7 @@ def evaluate_sampled(name, trained, table, folder, record, *, device="auto", pro
 
     Returns
     -------
-    found : kit.metrics.Evaluation
+    found : kit.metrics.Scores
     compared : pandas.DataFrame
         See `comparison_table`.
     maps : pathlib.Path
@@ -146,7 +146,7 @@ def evaluate_sampled(name, trained, table, folder, record, *, device="auto", pro
     visited = int(history.patches_worth.iloc[-1])
     maps, detector = Path(folder) / f"sampled_{visited}", Detector(network, statistics)  # more training, another folder
     options = {"where": partitions, "device": device, "progress": progress}
-    found = evaluate_cohort(detector, select(table, "test"), maps, **options)
+    found = score(detector, select(table, "test"), maps, **options)
     compared = comparison_table(name, found.sweep, visited, record)
     write_table(compared.reset_index(), Path(folder) / "sampled.csv")
     return found, compared, maps

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from kit import metrics
 from kit.figures import evaluation as draw
 from kit.figures.rules import rule_bars
-from kit.metrics import RULES, intervals, summarise, with_interval
+from kit.metrics import RULES, intervals, rule_of, summarise, with_interval
 from kit.scans import replacing
 
 SIZES_MM = (0, 3, 5, 7, 10, 15, np.inf)
@@ -51,7 +51,7 @@ def write_report(path, tables, about):
     ----------
     path : path
     tables : mapping of str to pandas.DataFrame
-        From `kit.metrics.score_folder`; volumes in mm3, lengths in mm.
+        The attributes of `kit.metrics.Scores`; volumes in mm3, lengths in mm.
     about : mapping
         predictions, manifest (names), threshold, low, rule, min_volume_mm3.
 
@@ -67,13 +67,13 @@ def write_report(path, tables, about):
 
 
 def _head(tables, about):
-    scans, lesions = tables["scan"], tables["lesions"]
+    scans, lesions = tables["scans"], tables["lesions"]
     free, smallest = int((scans.lesions == 0).sum()), about["min_volume_mm3"]
     removed = f"; findings below {smallest:g} mm³ are removed where nothing else is said" if smallest else ""
     text = (
         f"{len(scans)} scans of {scans.patient_id.nunique()} patients, {len(lesions)} lesions; {free} scans have none. "
         f"Maps are binarised by hysteresis at {about['threshold']:g} and {about['low']:g}{removed}. Findings are "
-        f"matched by the rule <b>{about['rule']}</b>: {html.escape(RULES[about['rule']].told)}. Intervals are 95 % "
+        f"matched by the rule <b>{about['rule']}</b>: {html.escape(rule_of(about['rule']).meaning)}. Intervals are 95 % "
         "bootstraps over patients."
     )
     source = f"Predictions: {html.escape(str(about['predictions']))}; manifest: {html.escape(str(about['manifest']))}."
@@ -82,7 +82,8 @@ def _head(tables, about):
 
 def _rules(tables, about):
     rows = _rates_by_rule(tables["rules"])
-    listed = "".join(f"<li><b>{name}</b>: {html.escape(rule.told)}</li>" for name, rule in RULES.items())
+    meanings = {name: RULES[name].meaning for name in rows.index if name in RULES}
+    listed = "".join(f"<li><b>{name}</b>: {html.escape(meaning)}</li>" for name, meaning in meanings.items())
     figure, axes = _figure(9, 2.6, 1, 3, sharey=True)
     rule_bars(axes, rows.reset_index())
     whole, wise = summarise(_scan_rows(tables, about)).iloc[0], rows.loc["brats"]
@@ -91,7 +92,7 @@ def _rules(tables, about):
         f"{whole.dice_healthy:.4f}. Lesion-wise scores with the penalties of BraTS-METS, mean over scans: Dice "
         f"{wise.wise_dice:.3f}, HD95 {wise.wise_hd95_mm:.0f} mm (a miss or a false positive counts 0 and 374 mm).</p>"
     )
-    title = "<h2>The same maps under five rules</h2>"
+    title = f"<h2>The same maps under {len(rows)} rules</h2>"
     return f"{title}\n<ul>{listed}</ul>\n{_table(_as_text(rows))}{_picture(figure)}{after}"
 
 

@@ -1,20 +1,25 @@
-"""Sensitivity against false positives a scan (FROC), its average, average precision and the scan-level AUROC.
+"""Curves over a cohort: FROC and its averages, recall over lesion size, reliability.
 
-Every function starts from operating points: rows (scan_id, patient_id, threshold, tp, fn, fp), one or more a scan, from
-`kit.metrics.operating_points` or, coarser, `kit.metrics.sweep` at one minimum volume. Between two thresholds of a scan
-nothing changes, so that scans with different thresholds are added up exactly, at all thresholds of all of them.
+FROC, average precision and AUROC start from operating points: rows (scan_id, patient_id, threshold, tp, fn, fp), one or
+more a scan, from `kit.metrics.operating_points` or, coarser, `kit.metrics.sweep` at one minimum volume. Between two
+thresholds of a scan nothing changes, so that scans with different thresholds are added up exactly, at all thresholds.
 """
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
+from math import inf, nan, sqrt
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 
-from kit.metrics.comparisons import CONFIDENCE, DRAWS, patient_weights, quantiles
+from kit.metrics.rates import CONFIDENCE, DRAWS, derive, patient_weights, quantiles, ratio
 
 FP_PER_SCAN = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)  # of LUNA16 and many after it
 DRAWS_AT_ONCE = 100  # bootstrap draws in memory at once
+SIZE_CLASSES_MM = (0, 2, 3, 4, 5, 7, 10, 15, inf)
+BINS = 10  # of probability
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +65,10 @@ def froc(points, *, cluster="patient_id", draws=0, confidence=CONFIDENCE, seed=0
     """
     curve = gather(points, cluster)
     tp, fp, lesions, scans = (counts.sum(axis=0) for counts in (curve.tp, curve.fp, curve.lesions, curve.scans))
-    table = pd.DataFrame({"threshold": curve.threshold, "tp": tp, "fn": lesions - tp, "fp": fp})
-    table["recall"] = tp / lesions if lesions else np.nan
-    table["precision"] = _ratio(tp, tp + fp)
-    table["fp_per_scan"] = fp / scans
+    counts = {"tp": tp, "fn": lesions - tp, "fp": fp}
+    table = pd.DataFrame({"threshold": curve.threshold, **counts, **derive({**counts, "scans": scans})})
     if draws:
-        rates = _drawn(curve, lambda tp, fp, lesions, scans: _ratio(tp, lesions[:, None]), draws, seed)
+        rates = _drawn(curve, lambda tp, fp, lesions, scans: ratio(tp, lesions[:, None]), draws, seed)
         table["recall_low"], table["recall_high"] = quantiles(rates, confidence)
     return table
 
@@ -151,6 +154,213 @@ def auroc(scores, positive):
     return float(np.mean((difference > 0) + (difference == 0) / 2))
 
 
+def recall_curve(lesions, at_mm=None, width_mm=1.0, by=("threshold", "min_volume_mm3"), size="size_mm"):
+    """Return recall over lesion size as a running share: of the lesions near each size, how many are found.
+
+    Parameters
+    ----------
+    lesions : pandas.DataFrame
+        Rows of `kit.metrics.sweep_lesions` from several scans.
+    at_mm : sequence of float, optional
+        Sizes; by default every whole mm up to the largest lesion.
+    width_mm : float
+        Lesions up to this far away count, both ends included.
+    by : sequence of str
+        Columns that tell the curves apart.
+    size : str
+        size_mm (cube root of the volume, as in the thesis) or diameter_mm.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a curve and size: the columns of `by`, at_mm, lesions, found, recall; NaN where no lesion is near.
+
+    Examples
+    --------
+    >>> lesions = pd.DataFrame({"threshold": 0.5, "min_volume_mm3": 0, "size_mm": [2, 2.5, 6], "found": [0, 1, 1]})
+    >>> recall_curve(lesions, (2, 6), 1)[["at_mm", "lesions", "recall"]].values.tolist()
+    [[2.0, 2.0, 0.5], [6.0, 1.0, 1.0]]
+    """
+    by = list(by)
+    at_mm = np.arange(1, np.ceil(lesions[size].max() if len(lesions) else 0) + 1) if at_mm is None else at_mm
+    rows = []
+    for names, group in lesions.groupby(by):
+        for at in at_mm:
+            found = group.found[(group[size] - at).abs() <= width_mm]
+            counts = {"lesions": len(found), "found": int(found.sum()), "recall": float(ratio(found.sum(), len(found)))}
+            rows.append(dict(zip(by, names, strict=True)) | {"at_mm": float(at)} | counts)
+    return pd.DataFrame(rows, columns=[*by, "at_mm", "lesions", "found", "recall"])
+
+
+def recall_by_size(lesions, edges_mm=SIZE_CLASSES_MM, size="diameter_mm", confidence=0.95):
+    """Return the recall of lesions class by class of size.
+
+    Parameters
+    ----------
+    lesions : pandas.DataFrame
+        `Detection.truth` of one scan, or of several scans one below the other.
+    edges_mm : sequence of float
+        A class goes from one edge up to the next, which belongs to the class above.
+    size : str
+        The column to sort by: diameter_mm, or size_mm as in the thesis' figures.
+    confidence : float
+        Of the interval, by `wilson_interval`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a class: from_mm, to_mm, lesions, found, recall, low, high; NaN in a class without lesions.
+
+    Examples
+    --------
+    >>> lesions = pd.DataFrame({"diameter_mm": [2.0, 4.5, 6.0], "found": [False, True, True]})
+    >>> recall_by_size(lesions, (0, 4.5, 10))[["lesions", "found", "recall"]].values.tolist()
+    [[1.0, 0.0, 0.0], [2.0, 2.0, 1.0]]
+    """
+    rows = []
+    for first, stop in pairwise(edges_mm):
+        found = lesions.found[(lesions[size] >= first) & (lesions[size] < stop)]
+        low, high = wilson_interval(found.sum(), len(found), confidence)
+        counts = {"lesions": len(found), "found": int(found.sum()), "recall": float(ratio(found.sum(), len(found)))}
+        rows.append({"from_mm": first, "to_mm": stop, **counts, "low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def wilson_interval(successes, trials, confidence=0.95):
+    """Return the Wilson score interval of a proportion, for independent trials.
+
+    Lesions of one patient are not independent: `kit.metrics.intervals` takes that into account.
+
+    Parameters
+    ----------
+    successes, trials : int
+    confidence : float
+
+    Returns
+    -------
+    (float, float)
+        Within [0, 1]; NaN without trials.
+
+    References
+    ----------
+    E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927) 209-212.
+
+    Examples
+    --------
+    >>> [round(limit, 3) for limit in wilson_interval(105, 122)]
+    [0.788, 0.911]
+    """
+    if trials == 0:
+        return nan, nan
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    rate, weight = successes / trials, z**2 / trials
+    middle = (rate + weight / 2) / (1 + weight)
+    reach = z / (1 + weight) * sqrt(rate * (1 - rate) / trials + weight / (4 * trials))
+    return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
+
+
+def reliability(probability, truth, mask=None, *, bins=BINS):
+    """Sort voxels into bins of equal width by their probability, and count how many of each are lesion.
+
+    The thesis would show physicians the raw probability map: does 0.8 mean that eight voxels in ten are lesion? Tables
+    of several scans are added up (`pool`) before anything is divided, so that every voxel counts once.
+
+    Parameters
+    ----------
+    probability : array in [0, 1]
+        Of any shape: voxels of a map, or one highest probability a component.
+    truth : bool array of the same shape
+    mask : bool array of the same shape, optional
+        What counts; a map is 0 outside its search region, where there is nothing to be calibrated.
+    bins : int
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a bin: from_p, to_p, count, lesion (how many of them are lesion) and total_p (the sum of their
+        probabilities). A value at an edge belongs to the bin above, 1 to the last.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, a probability is NaN or outside [0, 1], or there is no bin.
+
+    Examples
+    --------
+    >>> reliability([0.1, 0.5, 1.0], [False, True, True], bins=2)[["count", "lesion", "total_p"]].values.tolist()
+    [[1.0, 0.0, 0.1], [2.0, 2.0, 1.5]]
+    """
+    probability, truth = np.asarray(probability), np.asarray(truth, bool)
+    if probability.shape != truth.shape or (mask is not None and np.shape(mask) != truth.shape):
+        third = None if mask is None else np.shape(mask)
+        raise ValueError(f"shapes of probability, truth and mask differ: {probability.shape}, {truth.shape}, {third}")
+    if bins < 1:
+        raise ValueError(f"bins is {bins}: pass at least 1")
+    if mask is not None:
+        mask = np.asarray(mask, bool)
+        probability, truth = probability[mask], truth[mask]
+    probability, truth = probability.reshape(-1), truth.reshape(-1)
+    if not ((probability >= 0) & (probability <= 1)).all():  # NaN fails both
+        raise ValueError("probability holds NaN or values outside [0, 1]")
+    edges = np.linspace(0, 1, bins + 1)
+    owner = np.minimum(np.searchsorted(edges, probability, side="right") - 1, bins - 1)
+    count = np.bincount(owner, minlength=bins)
+    lesion = np.bincount(owner[truth], minlength=bins)
+    total = np.bincount(owner, probability, minlength=bins)
+    return pd.DataFrame({"from_p": edges[:-1], "to_p": edges[1:], "count": count, "lesion": lesion, "total_p": total})
+
+
+def pool(table):
+    """Add up the tables of several scans and say what each bin promises and what it holds.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of `reliability`, of one or more scans with the same bins.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `reliability`, with mean_p, the mean probability of a bin, and fraction, the share of lesion in it; NaN in
+        an empty bin.
+
+    Examples
+    --------
+    >>> pool(reliability([0.2, 0.4], [False, True], bins=1))[["mean_p", "fraction"]].round(3).values.tolist()
+    [[0.3, 0.5]]
+    """
+    total = table.groupby(["from_p", "to_p"], as_index=False)[["count", "lesion", "total_p"]].sum()
+    count = total["count"].where(total["count"] > 0)
+    return total.assign(mean_p=total.total_p / count, fraction=total.lesion / count)
+
+
+def expected_calibration_error(table):
+    """Return the mean distance between promise and truth over all voxels (or components) of some `reliability` rows.
+
+    ECE = sum over bins of count / all * |fraction - mean probability|; 0 is perfect. Most voxels of a head are healthy
+    and rightly near 0, which makes the ECE of whole heads small whatever the other bins do: look at the diagram.
+
+    Returns
+    -------
+    float
+        NaN without voxels.
+
+    References
+    ----------
+    M. P. Naeini, G. F. Cooper, M. Hauskrecht, Obtaining well calibrated probabilities using Bayesian binning, AAAI
+    2015; C. Guo et al., On calibration of modern neural networks, ICML 2017.
+
+    Examples
+    --------
+    >>> expected_calibration_error(reliability([0.25, 0.25, 0.75, 0.75], [False, False, True, False], bins=2))
+    0.25
+    """
+    pooled = pool(table)
+    if not pooled["count"].sum():
+        return float("nan")
+    return float((pooled["count"] * (pooled.fraction - pooled.mean_p).abs()).sum() / pooled["count"].sum())
+
+
 def gather(points, cluster="patient_id"):
     """Add up the operating points of each cluster's scans at all thresholds of the cohort: a `Curve`."""
     if points.duplicated(["scan_id", "threshold"]).any():
@@ -172,16 +382,16 @@ def gather(points, cluster="patient_id"):
 
 def _recall_at(tp, fp, lesions, scans, rates):
     """(draw, threshold) counts -> (draw, rate and one for the average)."""
-    recall, per_scan = _ratio(tp, lesions[:, None]), fp / scans[:, None]
+    recall, per_scan = ratio(tp, lesions[:, None]), fp / scans[:, None]
     best = [np.where(per_scan <= rate + 1e-12, recall, 0).max(axis=1) for rate in rates]
     best = np.where(lesions > 0, best, np.nan).T  # (draw, rate)
     return np.column_stack([best, best.mean(axis=1)])
 
 
 def _precision_area(tp, fp, lesions, scans):
-    recall = np.maximum.accumulate(_ratio(tp, lesions[:, None]), axis=1)
+    recall = np.maximum.accumulate(ratio(tp, lesions[:, None]), axis=1)
     gained = np.diff(recall, axis=1, prepend=0)
-    precision = np.nan_to_num(_ratio(tp, tp + fp))
+    precision = np.nan_to_num(ratio(tp, tp + fp))
     return np.where(lesions > 0, (gained * precision).sum(axis=1), np.nan)[:, None]
 
 
@@ -199,8 +409,3 @@ def _drawn(curve, statistic, draws, seed):
         some = weights[first : first + DRAWS_AT_ONCE]
         parts.append(statistic(some @ curve.tp, some @ curve.fp, some @ curve.lesions, some @ curve.scans))
     return np.concatenate(parts)
-
-
-def _ratio(part, whole):
-    part, whole = np.broadcast_arrays(part, whole)
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)

@@ -1,27 +1,28 @@
-"""How good a probability map is on one scan: Dice, hysteresis, lesion-wise detection, sweeps over thresholds."""
+"""What was found on one scan: Dice, hysteresis, lesion-wise detection, and every finding as a row."""
 
 from dataclasses import dataclass
-from math import nan
 
 import numpy as np
 import pandas as pd
 
-from kit.metrics.matching import RULES, rule_of
+from kit.metrics.matching import checked_options, count, effective_low, rule_of
 from kit.metrics.pairing import (
-    Encounter,
-    Predicted,
-    Truth,
     check_shapes,
-    checked_pair,
     checked_probability,
-    effective_low,
-    read_maps,
-    read_truth,
+    dice_of,
+    pair,
+    read_map,
 )
-from kit.scans import as_mask, checked_spacing, measure
+from kit.metrics.rates import derive
+from kit.scans import as_mask, checked_spacing
 
-THRESHOLDS = (*(round(0.05 * step, 2) for step in range(2, 20)), 0.99, 0.999)
-MIN_VOLUMES_MM3 = (*range(0, 101, 10), 150, 200, 500)
+COLUMNS = (
+    *("scan_id", "patient_id", "kind", "component", "slice", "row", "column", "x_mm", "y_mm", "z_mm", "volume_mm3"),
+    *("diameter_mm", "peak", "nearest_lesion", "nearest_predicted", "nearest_mm", "rule", "threshold"),
+)
+TYPES = {"component": int, "nearest_lesion": int, "nearest_predicted": int}
+TYPES |= dict.fromkeys(["slice", "row", "column", "x_mm", "y_mm", "z_mm", "volume_mm3", "diameter_mm"], float)
+TYPES |= dict.fromkeys(["peak", "nearest_mm", "threshold"], float)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,41 +54,46 @@ class Detection:
     rule: str = "thesis"
 
     @property
+    def counts(self):
+        """Tp, fn and fp, a dict of int."""
+        return count(self.truth.found, self.predicted.hit)
+
+    @property
     def tp(self):
         """Lesions found."""
-        return int(self.truth.found.sum())
+        return self.counts["tp"]
 
     @property
     def fn(self):
         """Lesions missed."""
-        return len(self.truth) - self.tp
+        return self.counts["fn"]
 
     @property
     def fp(self):
         """Predicted components that match no lesion."""
-        return int((~self.predicted.hit).sum())
+        return self.counts["fp"]
 
     @property
     def recall(self):
         """tp / (tp + fn); NaN for a scan without lesion."""
-        return _ratio(self.tp, len(self.truth))
+        return float(derive(self.counts)["recall"])
 
     @property
     def precision(self):
         """tp / (tp + fp); NaN where nothing is predicted."""
-        return _ratio(self.tp, self.tp + self.fp)
+        return float(derive(self.counts)["precision"])
 
     @property
     def dice(self):
         """`dice` of all predicted components against the truth, voxel by voxel."""
-        return _dice(self.predicted.overlap.sum(), self.predicted.voxels.sum(), self.truth_voxels)
+        return dice_of(self.predicted.overlap.sum(), self.predicted.voxels.sum(), self.truth_voxels)
 
     @property
     def dice_healthy(self):
         """`dice` of what is not lesion."""
         predicted, truth = self.predicted.voxels.sum(), self.truth_voxels
         both = self.voxels - predicted - truth + self.predicted.overlap.sum()
-        return _dice(both, self.voxels - predicted, self.voxels - truth)
+        return dice_of(both, self.voxels - predicted, self.voxels - truth)
 
     @property
     def missed(self):
@@ -124,7 +130,7 @@ def dice(a, b):
     """
     a, b = as_mask(a, "a"), as_mask(b, "b")
     check_shapes(a, b, "a", "b")
-    return _dice(np.count_nonzero(a & b), np.count_nonzero(a), np.count_nonzero(b))
+    return dice_of(np.count_nonzero(a & b), np.count_nonzero(a), np.count_nonzero(b))
 
 
 def hysteresis(probability, threshold, low=0.2, *, min_volume_mm3=0, spacing_mm=(1, 1, 1)):
@@ -156,9 +162,9 @@ def hysteresis(probability, threshold, low=0.2, *, min_volume_mm3=0, spacing_mm=
     >>> hysteresis(np.array([[[0.2, 0.6, 0.1, 0.3]]]), 0.5).tolist()
     [[[True, True, False, False]]]
     """
-    probability = checked_probability(probability)
-    predicted = _read_map(probability, effective_low(threshold, low), checked_spacing(spacing_mm))
-    return np.append(False, _chosen(predicted, threshold, min_volume_mm3))[predicted.labels]
+    low, spacing = effective_low(threshold, low), checked_spacing(spacing_mm)
+    predicted = read_map(checked_probability(probability), low, spacing)
+    return np.append(False, predicted.keeps(threshold, min_volume_mm3))[predicted.labels]
 
 
 def detect(probability, truth, threshold=0.5, *, low=0.2, min_volume_mm3=0, spacing_mm=(1, 1, 1), rule="thesis"):
@@ -177,7 +183,7 @@ def detect(probability, truth, threshold=0.5, *, low=0.2, min_volume_mm3=0, spac
     min_volume_mm3 : float
     spacing_mm : (slice, row, column) float
     rule : str or kit.metrics.Rule
-        A word of `kit.metrics.RULES`: thesis (see `match`), overlap, iou, brats or centre.
+        A word of `kit.metrics.RULES`: thesis, overlap, iou, brats or centre (`kit.metrics.matching` describes them).
 
     Returns
     -------
@@ -201,159 +207,126 @@ def detect(probability, truth, threshold=0.5, *, low=0.2, min_volume_mm3=0, spac
     >>> found.false_positives[["voxels", "peak", "centre"]].values.tolist()
     [[1, 0.6, (7.0, 15.0, 15.0)]]
     """
-    rule, spacing = rule_of(rule), checked_spacing(spacing_mm)
-    probability, truth = checked_pair(probability, truth)
-    predicted = _read_map(probability, effective_low(threshold, low), spacing)
-    encounter = Encounter(read_truth(truth, spacing, merge=rule.merge), predicted, spacing, truth)
-    chosen = np.flatnonzero(_chosen(predicted, threshold, min_volume_mm3))
-    links = rule.link(encounter, chosen)
-    lesions = encounter.truth.table.assign(found=links.found, dice=encounter.lesion_dice(links, chosen))
-    table = measure(predicted.labels, spacing).assign(peak=predicted.peak, overlap=encounter.overlap)
-    table = table.iloc[chosen].assign(hit=links.hit)
+    options = {"low": low, "min_volume_mm3": min_volume_mm3, "rule": checked_options(threshold, low, rule)}
+    return detection_of(pair(probability, truth, spacing_mm), threshold, **options)
+
+
+def detection_of(pairing, threshold=0.5, *, low=0.2, min_volume_mm3=0, rule="thesis"):
+    """`detect` for a `kit.metrics.Pairing`."""
+    matched = pairing.match(threshold, low=low, min_volume_mm3=min_volume_mm3, rule=rule)
+    contact, links = matched.contact, matched.links
+    lesions = contact.truth.table.assign(found=links.found, dice=matched.lesion_dice)
+    table = contact.component_table.assign(peak=contact.predicted.peak, overlap=contact.overlap)
+    table = table.iloc[matched.kept].assign(hit=links.hit)
     names, other = lesions.component.to_numpy(), table.component.to_numpy()
     pairs = tuple((int(names[lesion]), int(other[component])) for lesion, component in np.argwhere(links.pairs))
-    return Detection(lesions, table, pairs, truth.size, int(np.count_nonzero(truth)), rule.name)
+    return Detection(lesions, table, pairs, pairing.truth.size, pairing.lesion_voxels, rule_of(rule).name)
 
 
-def match(truth, predicted, spacing_mm):
-    """Pair lesions with predicted components by the thesis' rule.
-
-    Each lesion proposes to the component whose centre of mass is nearest, and to no other. A lesion below 50 mm3 is
-    accepted when that is nearer than 5 mm; a larger one when the component's centre lies in the lesion's box, which
-    reaches from centre to centre of its outermost voxels. Where several accepted lesions name one component, the
-    nearest keeps it and the others are missed. In a tie, the lower component number wins.
-
-    A component that appears can therefore take a lesion away from the one that held it: recall may rise with the
-    threshold.
-
-    Parameters
-    ----------
-    truth, predicted : pandas.DataFrame
-        Tables of `kit.scans.lesion_table`.
-    spacing_mm : (slice, row, column) float
-
-    Returns
-    -------
-    tuple of (int, int)
-        (truth component, predicted component) of every match, by truth component.
-
-    References
-    ----------
-    Section 5.1.2 of the thesis; which pair keeps a component, and that limits are physical, it leaves open.
-
-    Examples
-    --------
-    >>> from kit.scans import lesion_table
-    >>> truth = lesion_table([[[1, 1, 0, 0, 0, 0]]], (1, 1, 1))
-    >>> predicted = lesion_table([[[0, 1, 0, 1, 0, 0]]], (1, 1, 1))
-    >>> match(truth, predicted, (1, 1, 1))
-    ((1, 1),)
-    """
-    centre = np.array(predicted.centre.tolist()).reshape(-1, 3)
-    arrays = Predicted(predicted.voxels.to_numpy(), predicted.volume_mm3.to_numpy(), centre, None, None, None, None)
-    encounter = Encounter(Truth(truth, None), arrays, checked_spacing(spacing_mm))
-    links = RULES["thesis"].link(encounter, np.arange(len(predicted)))
-    names, other = truth.component.to_numpy(), predicted.component.to_numpy()
-    return tuple((int(names[lesion]), int(other[component])) for lesion, component in np.argwhere(links.pairs))
-
-
-def sweep(
+def error_table(
     probability,
     truth,
-    thresholds=THRESHOLDS,
-    min_volumes_mm3=MIN_VOLUMES_MM3,
     *,
+    threshold=0.5,
     low=0.2,
-    spacing_mm=(1, 1, 1),
+    min_volume_mm3=0,
     rule="thesis",
+    spacing_mm,
+    affine=None,
+    scan_id="",
+    patient_id="",
 ):
-    """Run `detect` for every threshold and minimum volume, labelling the map once for each lower threshold in use.
-
-    Hysteresis at any threshold from `low` upwards selects among the same components, by their highest probability.
+    """List the true positives, false negatives and false positives of one scan, in this order.
 
     Parameters
     ----------
-    probability, truth, low, spacing_mm, rule
-        As in `detect`.
-    thresholds, min_volumes_mm3 : sequence of float
+    probability, truth, threshold, low, min_volume_mm3, rule, spacing_mm
+        As in `kit.metrics.detect`.
+    affine : (4, 4) array, optional
+        From a (slice, row, column) index to world RAS mm, such as `kit.scans.Scan.affine`.
+    scan_id, patient_id : str
 
     Returns
     -------
     pandas.DataFrame
-        One row a combination: threshold, min_volume_mm3, tp, fn, fp, dice, dice_healthy (both after removing small
-        components), slices, the number of the scan's slices, and lesion_dice, the mean over the scan's lesions of
-        `Detection.truth.dice` (missed ones are 0; NaN without lesions).
+        Columns `COLUMNS`:
+
+        - ``kind``: "TP" or "FN", a lesion of the truth; "FP", a predicted component;
+        - ``component``: its number among the truth's (TP, FN) or the prediction's components (FP), the latter as they
+          are numbered in the map binarised at the lower threshold;
+        - ``slice, row, column``: centre of mass in voxels; ``x_mm, y_mm, z_mm``: in the world, NaN without `affine`;
+        - ``volume_mm3``, ``diameter_mm``: of the sphere of that volume;
+        - ``peak``: the highest probability in it, also in a lesion that was missed;
+        - ``nearest_lesion``: for an FP, the lesion with the nearest centre; ``nearest_predicted``: for a lesion, the
+          predicted component with the nearest centre; -1 where there is none, or where it does not apply;
+        - ``nearest_mm``: how far that is, NaN where there is none;
+        - ``rule``, ``threshold``: what decided.
+
+        Components that a rule spares (`kit.metrics.matching`) have no row.
 
     Raises
     ------
     ValueError
-        As `detect`.
+        As `kit.metrics.detect`.
 
     Examples
     --------
-    >>> truth = np.zeros((3, 9, 9))
-    >>> truth[1, 3:6, 3:6] = 1
-    >>> sweep(0.9 * truth, truth, (0.5, 0.95), (0, 50)).tp.tolist()
-    [1, 0, 0, 0]
+    >>> truth, probability = np.zeros((2, 5, 9, 20))
+    >>> truth[2, 3:6, 3:6] = 1
+    >>> probability[2, 4, 15] = 0.75
+    >>> table = error_table(probability, truth, spacing_mm=(2, 1, 1))
+    >>> table[["kind", "component", "peak", "nearest_mm"]].values.tolist()
+    [['FN', 1, 0.0, 11.0], ['FP', 1, 0.75, 11.0]]
     """
-    probability, truth = checked_pair(probability, truth)
-    rows, slices, size, positive = [], len(truth), truth.size, np.count_nonzero(truth)
-    for at, encounter, chosen, links in combinations(
-        probability, truth, thresholds, min_volumes_mm3, low=low, spacing_mm=spacing_mm, rule=rule
-    ):
-        found, hit = links.found, links.hit
-        counts = {"tp": int(found.sum()), "fn": int((~found).sum()), "fp": int((~hit).sum())}
-        both, predicted = encounter.overlap[chosen].sum(), encounter.predicted.voxels[chosen].sum()
-        counts["dice"] = _dice(both, predicted, positive)
-        counts["dice_healthy"] = _dice(size - predicted - positive + both, size - predicted, size - positive)
-        own = encounter.lesion_dice(links, chosen)
-        rows.append({**at, **counts, "slices": slices, "lesion_dice": float(own.mean()) if len(own) else nan})
-    return pd.DataFrame(rows)
+    rule = checked_options(threshold, low, rule)
+    options = {"threshold": threshold, "low": low, "min_volume_mm3": min_volume_mm3, "rule": rule}
+    names = {"affine": affine, "scan_id": scan_id, "patient_id": patient_id}
+    return error_table_of(pair(probability, truth, spacing_mm), **options, **names)
 
 
-def combinations(probability, truth, thresholds, min_volumes_mm3, *, low=0.2, spacing_mm=(1, 1, 1), rule="thesis"):
-    """Go through the combinations of a sweep, labelling once for each lower threshold in use.
-
-    Parameters
-    ----------
-    probability, truth, thresholds, min_volumes_mm3, low, spacing_mm, rule
-        As in `sweep`.
-
-    Yields
-    ------
-    (dict, kit.metrics.Encounter, (component,) int array, kit.metrics.Links)
-        Threshold and minimum volume; lesions and all components; which of them are predicted, and what they match.
-    """
-    rule, spacing = rule_of(rule), checked_spacing(spacing_mm)
-    probability, truth = checked_pair(probability, truth)
-    lesions = read_truth(truth, spacing, merge=rule.merge)
-    lows = {effective_low(threshold, low) for threshold in thresholds}
-    maps = read_maps(probability, lows, spacing)
-    meet = {value: Encounter(lesions, predicted, spacing, truth) for value, predicted in maps.items()}
-    known = {}
-    for threshold in thresholds:
-        value = effective_low(threshold, low)
-        for volume in min_volumes_mm3:
-            chosen = np.flatnonzero(_chosen(meet[value].predicted, threshold, volume))
-            key = value, chosen.tobytes()
-            if key not in known:  # neighbouring combinations often predict the same
-                known[key] = rule.link(meet[value], chosen)
-            yield {"threshold": threshold, "min_volume_mm3": volume}, meet[value], chosen, known[key]
+def error_table_of(
+    pairing, *, threshold=0.5, low=0.2, min_volume_mm3=0, rule="thesis", affine=None, scan_id="", patient_id=""
+):
+    """`error_table` for a `kit.metrics.Pairing`."""
+    found = detection_of(pairing, threshold, low=low, min_volume_mm3=min_volume_mm3, rule=rule)
+    lesions = found.truth.assign(peak=_lesion_peaks(pairing, rule_of(rule).merge))
+    false, spacing = found.false_positives, pairing.spacing_mm
+    parts = [
+        _rows(lesions[lesions.found], "TP", found.predicted, "nearest_predicted", spacing),
+        _rows(lesions[~lesions.found], "FN", found.predicted, "nearest_predicted", spacing),
+        _rows(false, "FP", lesions, "nearest_lesion", spacing),
+    ]
+    table = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    table[["x_mm", "y_mm", "z_mm"]] = _world(table, affine)
+    columns = {"scan_id": scan_id, "patient_id": patient_id, "rule": found.rule, "threshold": float(threshold)}
+    return table.assign(**columns)[list(COLUMNS)].astype(TYPES)
 
 
-def _read_map(probability, low, spacing):
-    return read_maps(probability, [low], spacing)[low]
+def _lesion_peaks(pairing, merge):
+    """(lesion,) highest probability inside each."""
+    lesions = pairing.lesions(merge)
+    inside = lesions.labels > 0
+    peak = np.zeros(len(lesions.table))
+    np.maximum.at(peak, lesions.labels[inside] - 1, pairing.probability[inside])
+    return peak
 
 
-def _chosen(predicted, threshold, min_volume_mm3):
-    """Which components hysteresis keeps at `threshold`, less the small ones: (component,) bool."""
-    # a Python float takes the map's own precision, so that 0.9 in a float32 map reaches 0.9
-    return (predicted.peak >= float(threshold)) & (predicted.volume_mm3 >= min_volume_mm3)
+def _rows(items, kind, others, column, spacing):
+    """One row an item of one kind, with the nearest of the other side in `column`."""
+    here, there = (np.array(table.centre.tolist()).reshape(-1, 3) for table in (items, others))
+    table = pd.DataFrame(here, columns=["slice", "row", "column"]).assign(kind=kind, nearest_lesion=-1)
+    table["nearest_predicted"], table["nearest_mm"] = -1, np.nan
+    for name in ("component", "volume_mm3", "diameter_mm", "peak"):
+        table[name] = items[name].to_numpy()
+    if len(here) and len(there):
+        distance = np.linalg.norm((here[:, None] - there) * spacing, axis=-1).round(9)
+        table[column] = others.component.to_numpy()[distance.argmin(axis=1)]
+        table["nearest_mm"] = distance.min(axis=1)
+    return table
 
 
-def _dice(both, a, b):
-    return float(2 * both / (a + b)) if a + b else 1.0
-
-
-def _ratio(part, whole):
-    return float(part / whole) if whole else nan
+def _world(table, affine):
+    if affine is None:
+        return np.full((len(table), 3), np.nan)
+    affine = np.asarray(affine, float)
+    return table[["slice", "row", "column"]].to_numpy(float) @ affine[:3, :3].T + affine[:3, 3]

@@ -1,9 +1,9 @@
 """When does a predicted component count as having found a lesion? Five published answers, each behind one word.
 
-False-positive rates of different papers cannot be pooled, because everyone matches differently. A rule gets all lesions
-and all predicted components of one scan (a `kit.metrics.Encounter`) and says which belong together (`Links`):
+False-positive rates of different papers cannot be pooled, because everyone matches differently. A rule reads what the
+lesions and the components of one scan have in common (`kit.metrics.Contact`) and says which belong together (`Links`):
 
-                                  predicted component
+                                  component
                           0        1        2        3
               lesion 0    .        x        x        .          found: a row with an x
               lesion 1    .        .        .        .          hit: a column with an x
@@ -11,6 +11,8 @@ and all predicted components of one scan (a `kit.metrics.Encounter`) and says wh
 
 For every rule alike: a lesion is a true positive when it is found and a false negative otherwise; a scan without
 lesions has no recall (NaN), one without predictions no precision (NaN), and their Dice is 1 where both are empty.
+
+A new rule is a function from (contact, kept) to `Links` and an entry in `RULES`, or a `Rule` passed instead of a word.
 """
 
 from collections.abc import Callable
@@ -27,7 +29,7 @@ LEAST_IOU = 0.1  # as in PI-CAI and nnDetection; 3-D lesions of a few voxels har
 
 @dataclass(frozen=True, eq=False)
 class Links:
-    """What belongs together: `pairs` (lesion, predicted) bool; `spared` (predicted,) bool, neither hit nor false."""
+    """What belongs together: `pairs` (lesion, component) bool; `spared` (component,) bool, neither hit nor false."""
 
     pairs: np.ndarray
     spared: np.ndarray
@@ -39,33 +41,72 @@ class Links:
 
     @property
     def hit(self):
-        """(predicted,) bool; what is not hit is a false positive."""
+        """(component,) bool; what is not hit is a false positive."""
         return self.pairs.any(axis=0) | self.spared
+
+    @property
+    def counts(self):
+        """Tp and fn, lesions found and missed, and fp: a dict of int."""
+        return count(self.found, self.hit)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A way to match: its word, one sentence about it, and the function from (encounter, chosen columns) to `Links`.
+    """A way to match: its word, a phrase that says when a lesion is found, and the function that decides.
 
-    `merge` asks for the lesions of BraTS-METS: those that a dilation joins are one, tiny ones are left out.
+    `link(contact, kept)` gets a `kit.metrics.Contact` and the numbers (int, from 0) of the components that are
+    predicted, and returns `Links` with pairs of shape (lesion, kept) and spared of shape (kept,). `merge` asks for the
+    lesions of BraTS-METS: those that a dilation joins are one, tiny ones are left out.
     """
 
     name: str
-    told: str
+    meaning: str
     link: Callable
     merge: bool = False
 
 
-def thesis(encounter, chosen):
-    """Each lesion proposes to the component with the nearest centre; see `kit.metrics.match`."""
-    links = _nothing(encounter, chosen)
+def count(found, hit):
+    """Count tp, fn and fp from (lesion,) bool and (component,) bool: the one place where hits and errors are counted.
+
+    Examples
+    --------
+    >>> count(np.array([True, False]), np.array([True, False, False]))
+    {'tp': 1, 'fn': 1, 'fp': 2}
+    """
+    return {"tp": int(found.sum()), "fn": int((~found).sum()), "fp": int((~hit).sum())}
+
+
+def thesis(contact, kept):
+    """Each lesion proposes to the component whose centre of mass is nearest, and to no other.
+
+    A lesion below 50 mm3 is accepted when that is nearer than 5 mm; a larger one when the component's centre lies in
+    the lesion's box, which reaches from centre to centre of its outermost voxels. Where several accepted lesions name
+    one component, the nearest keeps it and the others are missed. In a tie, the lower component number wins. A
+    component that appears can therefore take a lesion away from the one that held it: recall may rise with the
+    threshold.
+
+    Parameters
+    ----------
+    contact : kit.metrics.Contact
+    kept : (kept,) int array
+        Numbers of the predicted components, from 0.
+
+    Returns
+    -------
+    Links
+        One-to-one pairs (lesion, kept); nothing is spared.
+
+    References
+    ----------
+    Section 5.1.2 of the thesis; which pair keeps a component, and that limits are physical, it leaves open.
+    """
+    links = _nothing(contact, kept)
     if not links.pairs.size:
         return links
-    nearest = encounter.distance_mm[:, chosen].argmin(axis=1)  # (lesion,)
-    lesion = np.arange(encounter.lesions)
-    distance, in_box = encounter.distance_mm[lesion, chosen[nearest]], encounter.in_box[lesion, chosen[nearest]]
-    small = encounter.truth.table.volume_mm3.to_numpy() < SMALL_LESION_MM3
-    accepted = np.flatnonzero(np.where(small, distance < NEAR_MM, in_box))
+    nearest = contact.distance_mm[:, kept].argmin(axis=1)  # (lesion,)
+    lesion = np.arange(contact.lesions)
+    distance, in_box = contact.distance_mm[lesion, kept[nearest]], contact.in_box[lesion, kept[nearest]]
+    accepted = np.flatnonzero(np.where(contact.lesion_volume_mm3 < SMALL_LESION_MM3, distance < NEAR_MM, in_box))
     keeper = {}
     for i in accepted[np.argsort(distance[accepted], kind="stable")]:  # the nearest comes first and keeps it
         keeper.setdefault(nearest[i], i)
@@ -73,42 +114,57 @@ def thesis(encounter, chosen):
     return links
 
 
-def overlap(encounter, chosen):
-    """One voxel in common is enough, on both sides and for as many as it holds for."""
-    return Links(encounter.shared[:, chosen] > 0, np.zeros(len(chosen), bool))
+def overlap(contact, kept):
+    """One voxel in common is enough, on both sides and for as many as it holds for.
+
+    Parameters and result as `thesis`; pairs are many-to-many. Counted so in lesion-metrics
+    (github.com/jcreinhold/lesion-metrics).
+    """
+    return Links(contact.shared[:, kept] > 0, np.zeros(len(kept), bool))
 
 
-def iou(encounter, chosen, *, at_least=LEAST_IOU, spare=False):
+def iou(contact, kept, *, at_least=LEAST_IOU, spare=False):
     """One-to-one: as many pairs as possible of those whose intersection over union reaches a threshold.
 
-    Among the largest sets of pairs the one with the highest sum of IoU is taken. With `spare`, a component that
-    reaches the threshold with a lesion but lost it to another is no false positive (PI-CAI counts so).
+    Among the largest sets of pairs the one with the highest sum of IoU is taken. Parameters and result as `thesis`;
+    `at_least` is the IoU asked for, above 0 and at most 1. With `spare`, a component that reaches it with a lesion but
+    lost that lesion to another is no false positive, as in PI-CAI (A. Saha et al., Lancet Oncology 25 (2024) 879-887;
+    github.com/DIAGNijmegen/picai_eval).
     """
-    links = _nothing(encounter, chosen)
-    both = encounter.shared[:, chosen]
-    whole = encounter.truth.table.voxels.to_numpy()[:, None] + encounter.predicted.voxels[chosen] - both
+    links = _nothing(contact, kept)
+    both = contact.shared[:, kept]
+    whole = contact.lesion_voxels[:, None] + contact.predicted.voxels[kept] - both
     share = both / whole
     good = share >= at_least - 1e-12
     worth = np.where(good, min(good.shape) + 1 + share, 0)  # one more pair is worth more than any sum of IoU
     columns = np.flatnonzero(good.any(axis=0))
     lesion, place = linear_sum_assignment(worth[:, columns], maximize=True)
-    kept = good[lesion, columns[place]]
-    links.pairs[lesion[kept], columns[place[kept]]] = True
+    paired = good[lesion, columns[place]]
+    links.pairs[lesion[paired], columns[place[paired]]] = True
     return Links(links.pairs, good.any(axis=0) & ~links.pairs.any(axis=0) if spare else links.spared)
 
 
-def brats(encounter, chosen):
-    """Every component that reaches into a lesion's dilation is its own; those at lesions left out are spared."""
-    return Links(encounter.reached[:, chosen], encounter.near_ignored[chosen])
+def brats(contact, kept):
+    """Every component that reaches into a lesion's dilation is its own; those at lesions left out are spared.
+
+    Parameters and result as `thesis`, with the merged lesions of BraTS-METS; pairs are many-to-many. A. W. Moawad et
+    al., The Brain Tumor Segmentation (BraTS-METS) Challenge 2023, arXiv:2306.00838.
+    """
+    return Links(contact.reached[:, kept], contact.near_ignored[kept])
 
 
-def centre(encounter, chosen):
-    """A component belongs to the lesion that its centre of mass lies in; a second one in it is no false positive."""
-    return Links(encounter.centre_inside[:, chosen], np.zeros(len(chosen), bool))
+def centre(contact, kept):
+    """A component belongs to the lesion that its centre of mass lies in; a second one in it is no false positive.
+
+    Parameters and result as `thesis`; a lesion may have several components, a component at most one lesion (two
+    where its centre lies between their voxels). The hit criterion of LUNA16 (A. A. A. Setio et al., Medical Image
+    Analysis 42 (2017) 1-13), with the lesion itself in place of its sphere.
+    """
+    return Links(contact.centre_inside[:, kept], np.zeros(len(kept), bool))
 
 
 def iou_rule(at_least=LEAST_IOU, *, spare=False):
-    """The rule `iou` at another threshold, to be passed instead of its word.
+    """The rule `iou` at another threshold, to be passed instead of its word; see `iou` for both parameters.
 
     Examples
     --------
@@ -117,8 +173,9 @@ def iou_rule(at_least=LEAST_IOU, *, spare=False):
     """
     if not 0 < at_least <= 1:
         raise ValueError(f"at_least is {at_least}: pass an IoU above 0 and at most 1")
-    told = f"one-to-one, intersection over union of at least {at_least:g}"
-    return Rule(f"iou {at_least:g}", told, partial(iou, at_least=at_least, spare=spare))
+    meaning = f"one-to-one, intersection over union of at least {at_least:g}"
+    name = f"iou {at_least:g}{' spared' if spare else ''}"
+    return Rule(name, meaning, partial(iou, at_least=at_least, spare=spare))
 
 
 RULES = {
@@ -151,5 +208,20 @@ def rule_of(word):
     return RULES[word]
 
 
-def _nothing(encounter, chosen):
-    return Links(np.zeros((encounter.lesions, len(chosen)), bool), np.zeros(len(chosen), bool))
+def checked_options(thresholds, low, rule):
+    """The `Rule` behind a word; ValueError where it, a threshold or the lower one cannot be used."""
+    for threshold in np.atleast_1d(thresholds):
+        effective_low(threshold, low)
+    return rule_of(rule)
+
+
+def effective_low(threshold, low):
+    """The lower threshold of hysteresis; ValueError where one is out of range."""
+    for name, value in (("threshold", threshold), ("low", low)):
+        if not 0 < value <= 1:
+            raise ValueError(f"{name} is {value}: pass a probability above 0 and at most 1")
+    return float(min(threshold, low))
+
+
+def _nothing(contact, kept):
+    return Links(np.zeros((contact.lesions, len(kept)), bool), np.zeros(len(kept), bool))

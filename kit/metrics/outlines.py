@@ -1,4 +1,4 @@
-"""How well each lesion is outlined: Dice and HD95 lesion by lesion, and their means with penalties as in BraTS."""
+"""How well lesions are outlined: Dice and HD95 lesion by lesion, and how a map falls off across their border."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import binary_erosion, distance_transform_edt, generate_binary_structure
 
-from kit.metrics.detection import combinations
-from kit.scans import as_mask, checked_spacing
+from kit.metrics.matching import checked_options
+from kit.metrics.pairing import pair
+from kit.scans import as_mask, checked_spacing, lesion_table
 
 PENALTY_MM = 374.0  # HD95 of a miss or a false positive in BraTS: about the diagonal of its 240 x 240 x 155 mm grid
 
@@ -73,16 +74,20 @@ def lesionwise(probability, truth, threshold=0.5, *, low=0.2, min_volume_mm3=0, 
     >>> scores.lesions[["dice", "hd95_mm"]].values.tolist(), scores.fp, scores.dice, scores.hd95_mm
     ([[0.8, 1.0]], 1, 0.4, 187.5)
     """
-    options = {"low": low, "spacing_mm": spacing_mm, "rule": rule}
-    ((_, encounter, chosen, links),) = combinations(probability, truth, (threshold,), (min_volume_mm3,), **options)
-    table = encounter.truth.table[["component", "volume_mm3"]].assign(found=links.found)
-    table["dice"] = encounter.lesion_dice(links, chosen)
-    spacing = checked_spacing(spacing_mm)
+    options = {"low": low, "min_volume_mm3": min_volume_mm3, "rule": checked_options(threshold, low, rule)}
+    return lesionwise_of(pair(probability, truth, spacing_mm), threshold, **options)
+
+
+def lesionwise_of(pairing, threshold=0.5, *, low=0.2, min_volume_mm3=0, rule="brats"):
+    """`lesionwise` for a `kit.metrics.Pairing`."""
+    matched = pairing.match(threshold, low=low, min_volume_mm3=min_volume_mm3, rule=rule)
+    contact, links = matched.contact, matched.links
+    table = contact.truth.table[["component", "volume_mm3"]].assign(found=links.found, dice=matched.lesion_dice)
     table["hd95_mm"] = [
-        _distance(encounter, lesion, chosen[own], spacing) if own.any() else PENALTY_MM
+        _distance(contact, lesion, matched.kept[own]) if own.any() else PENALTY_MM
         for lesion, own in enumerate(links.pairs)
     ]
-    return LesionWise(table, int((~links.hit).sum()))
+    return LesionWise(table, matched.counts["fp"])
 
 
 def hd95(a, b, spacing_mm=(1, 1, 1)):
@@ -116,18 +121,84 @@ def hd95(a, b, spacing_mm=(1, 1, 1)):
     return float(max(np.percentile(distances, 95) for distances in directed))
 
 
+def border_profile(probability, truth, *, reach_mm=5.0, spacing_mm=(1, 1, 1)):
+    """Mean probability over the distance from the lesions' border.
+
+    Parameters
+    ----------
+    probability : (slice, row, column) array in [0, 1]
+        Known at least to `reach_mm` around each lesion.
+    truth : (slice, row, column) bool array
+    reach_mm : float
+    spacing_mm : (slice, row, column) float
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a whole millimetre: distance_mm (below 0 inside lesions; a voxel's distance is the one to the nearest
+        voxel centre on the other side, less half of the finest spacing, rounded away from 0), voxels, probability
+        (their mean). No row without lesions.
+
+    Examples
+    --------
+    >>> truth = np.zeros((1, 1, 8), bool)
+    >>> truth[..., 4:] = True
+    >>> border_profile(np.linspace(0, 0.7, 8)[None, None], truth, reach_mm=2).round(2).values.tolist()
+    [[-2.0, 1.0, 0.5], [-1.0, 1.0, 0.4], [1.0, 1.0, 0.3], [2.0, 1.0, 0.2]]
+    """
+    probability, truth = np.asarray(probability), np.asarray(truth, bool)
+    seen, bins, values = np.zeros(truth.shape, bool), [], []
+    pad = np.ceil((reach_mm + 1) / np.asarray(spacing_mm)).astype(int)
+    for box in lesion_table(truth, spacing_mm).box:
+        around = tuple(slice(max(low - 2 * p, 0), stop + 2 * p) for (low, stop), p in zip(box, pad, strict=True))
+        inside = truth[around]  # twice as far as is counted: another lesion may be nearer to a voxel out there
+        counted = np.zeros(inside.shape, bool)
+        counted[_shrunk(around, box, pad)] = True
+        signed = np.where(inside, -_away(inside, spacing_mm), _away(~inside, spacing_mm))
+        step = np.sign(signed) * np.ceil(abs(signed) - 0.5 * min(spacing_mm) - 1e-6)
+        near = counted & (abs(step) <= reach_mm) & ~seen[around]
+        seen[around] |= near
+        bins.append(step[near])
+        values.append(probability[around][near])
+    if not bins:
+        return pd.DataFrame(columns=["distance_mm", "voxels", "probability"])
+    voxels = pd.DataFrame({"distance_mm": np.concatenate(bins), "probability": np.concatenate(values)})
+    return voxels.groupby("distance_mm").probability.agg(voxels="size", probability="mean").reset_index()
+
+
+def pool_profiles(profiles):
+    """One profile of several scans', every voxel with the same weight."""
+    whole = pd.concat(profiles)
+    whole = whole.assign(probability=whole.probability * whole.voxels)
+    total = whole.groupby("distance_mm")[["voxels", "probability"]].sum()
+    return total.assign(probability=total.probability / total.voxels).reset_index()
+
+
 def _surface(mask):
     return mask & ~binary_erosion(mask, generate_binary_structure(3, 1))
 
 
-def _distance(encounter, lesion, components, spacing):
+def _distance(contact, lesion, components):
     """HD95 of a lesion and some components, looked at in the box around both."""
-    shape = encounter.truth.labels.shape
-    own = encounter.predicted.flat[np.isin(encounter.predicted.owner, components)]
-    box = encounter.truth.table.box.iloc[lesion]
+    shape = contact.truth.labels.shape
+    own = contact.predicted.flat[np.isin(contact.predicted.owner, components)]
+    box = contact.truth.table.box.iloc[lesion]
     places = np.array(np.unravel_index(own, shape))
     low = np.minimum(places.min(axis=1), [first for first, _ in box])
     high = np.maximum(places.max(axis=1) + 1, [stop for _, stop in box])
     predicted = np.zeros(high - low, bool)
     predicted[tuple(places - low[:, None])] = True
-    return hd95(encounter.truth.labels[tuple(map(slice, low, high))] == lesion + 1, predicted, spacing)
+    return hd95(contact.truth.labels[tuple(map(slice, low, high))] == lesion + 1, predicted, contact.spacing_mm)
+
+
+def _shrunk(around, box, pad):
+    """The box with `pad` voxels on each side, counted from where `around` begins."""
+    sides = zip(around, box, pad, strict=True)
+    return tuple(slice(max(low - p, 0) - a.start, stop + p - a.start) for a, (low, stop), p in sides)
+
+
+def _away(mask, spacing_mm):
+    """Distance in mm of a mask's voxels to the nearest one outside it; infinite where there is none."""
+    if mask.all():
+        return np.full(mask.shape, np.inf)
+    return distance_transform_edt(mask, sampling=spacing_mm)

@@ -1,13 +1,61 @@
-"""What the scans of a cohort add up to: pooled rates, recall by lesion size, and intervals."""
+"""What a cohort adds up to, how sure that is, and whether two networks differ.
 
-from itertools import pairwise
-from math import inf, nan, sqrt
-from statistics import NormalDist
+A rate is one sum over scans divided by another (`RATES`), so counts are added up first and divided once, here. Lesions
+and scans of one patient are not independent: whole patients are drawn and exchanged. Two thousand draws are one product
+of a matrix of weights and a matrix of sums:
+
+    weights (draw, patient)  @  sums (patient, addend)  ->  (draw, addend)  ->  rates, one row a draw
+"""
+
+from functools import lru_cache
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
-SIZE_CLASSES_MM = (0, 2, 3, 4, 5, 7, 10, 15, inf)
+RATES = {
+    "recall": ("tp", "lesions"),
+    "precision": ("tp", "predicted"),
+    "fp_per_scan": ("fp", "scans"),
+    "fp_per_slice": ("fp", "slices"),
+    "dice": ("dice", "with_lesions"),  # mean over the scans that have lesions
+    "dice_healthy": ("dice_healthy", "scans"),
+    "lesion_dice": ("lesion_dice", "lesions"),  # mean over lesions, a missed one counts as 0
+}
+DRAWS, PERMUTATIONS, CONFIDENCE = 2000, 10_000, 0.95
+
+
+def derive(sums, rates=RATES):
+    """Divide: the rates of some sums, NaN where a denominator is 0.
+
+    Parameters
+    ----------
+    sums : mapping of str to float or array
+        tp, fn, fp, and whichever of the other addends of `RATES` there are.
+    rates : mapping
+        Of `RATES`; those with an addend that is missing are left out.
+
+    Returns
+    -------
+    dict of str to float array
+
+    Examples
+    --------
+    >>> {name: rate.tolist() for name, rate in derive({"tp": 3, "fn": 1, "fp": np.arange(2)}).items()}
+    {'recall': 0.75, 'precision': [1.0, 0.75]}
+    """
+    sums = _with_totals(sums)
+    return {
+        name: ratio(sums[above], sums[below])
+        for name, (above, below) in rates.items()
+        if above in sums and below in sums
+    }
+
+
+def ratio(part, whole):
+    """`part / whole`, element by element; NaN where `whole` is 0."""
+    part, whole = np.broadcast_arrays(part, whole)
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)
 
 
 def summarise(table, by=("threshold", "min_volume_mm3")):
@@ -16,16 +64,16 @@ def summarise(table, by=("threshold", "min_volume_mm3")):
     Parameters
     ----------
     table : pandas.DataFrame
-        Rows of `sweep` from several scans, one row a scan within each group.
+        Rows of `kit.metrics.sweep` from several scans, one row a scan within each group.
     by : sequence of str
         Columns that tell the groups apart; name the network's column as well where there is one.
 
     Returns
     -------
     pandas.DataFrame
-        One row a group: the columns of `by`, scans, tp, fn, fp, recall, precision, fp_per_scan, fp_per_slice, dice
-        (mean over the scans that have lesions) and dice_healthy (mean over all); where the table has it, lesion_dice
-        (mean over all lesions). NaN where a denominator is 0.
+        One row a group: the columns of `by`, scans, tp, fn, fp and the rates of `RATES` for which the table has the
+        columns: recall, precision, fp_per_scan, fp_per_slice, dice (mean over the scans that have lesions),
+        dice_healthy (mean over all), lesion_dice (mean over all lesions). NaN where a denominator is 0.
 
     Examples
     --------
@@ -34,21 +82,10 @@ def summarise(table, by=("threshold", "min_volume_mm3")):
     >>> summarise(rows)[["scans", "recall", "fp_per_scan", "fp_per_slice", "dice"]].round(3).values.tolist()
     [[2.0, 0.75, 4.0, 0.025, 0.6]]
     """
-    by = list(by)
-    table = table.assign(scans=1, dice=table.dice.where(table.tp + table.fn > 0))
-    groups = table.groupby(by)
-    total = groups[["scans", "tp", "fn", "fp", "slices"]].sum()
-    rates = {
-        "recall": total.tp / (total.tp + total.fn),
-        "precision": total.tp / (total.tp + total.fp),
-        "fp_per_scan": total.fp / total.scans,
-        "fp_per_slice": total.fp / total.slices,
-    }
-    pooled = total.drop(columns="slices").assign(**rates).join(groups[["dice", "dice_healthy"]].mean())
-    if "lesion_dice" in table:
-        weighted = (table.lesion_dice * (table.tp + table.fn)).groupby([table[name] for name in by]).sum()
-        pooled["lesion_dice"] = weighted / (total.tp + total.fn)
-    return pooled.reset_index()
+    by = [by] if isinstance(by, str) else list(by)
+    sums = _sums(table, by)
+    counts = sums[["scans", "tp", "fn", "fp"]].astype(int)
+    return counts.assign(**derive(sums)).reset_index()
 
 
 def with_and_without_lesions(table, by=("threshold", "min_volume_mm3")):
@@ -80,113 +117,161 @@ def with_and_without_lesions(table, by=("threshold", "min_volume_mm3")):
     return whole[["lesions", *(name for name in whole if name != "lesions")]]
 
 
-def recall_curve(lesions, at_mm=None, width_mm=1.0, by=("threshold", "min_volume_mm3"), size="size_mm"):
-    """Return recall over lesion size as a running share: of the lesions near each size, how many are found.
+def intervals(
+    table,
+    by=("threshold", "min_volume_mm3"),
+    *,
+    cluster="patient_id",
+    draws=DRAWS,
+    confidence=CONFIDENCE,
+    seed=0,
+    rates=RATES,
+):
+    """Return every rate of every group with its percentile interval, drawing whole patients with replacement.
+
+    All rates and all groups with as many patients share their draws, so that they can be set against each other.
 
     Parameters
     ----------
-    lesions : pandas.DataFrame
-        Rows of `kit.metrics.sweep_lesions` from several scans.
-    at_mm : sequence of float, optional
-        Sizes; by default every whole mm up to the largest lesion.
-    width_mm : float
-        Lesions up to this far away count, both ends included.
-    by : sequence of str
-        Columns that tell the curves apart.
-    size : str
-        size_mm (cube root of the volume, as in the thesis) or diameter_mm.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a curve and size: the columns of `by`, at_mm, lesions, found, recall; NaN where no lesion is near.
-
-    Examples
-    --------
-    >>> lesions = pd.DataFrame({"threshold": 0.5, "min_volume_mm3": 0, "size_mm": [2, 2.5, 6], "found": [0, 1, 1]})
-    >>> recall_curve(lesions, (2, 6), 1)[["at_mm", "lesions", "recall"]].values.tolist()
-    [[2.0, 2.0, 0.5], [6.0, 1.0, 1.0]]
-    """
-    by = list(by)
-    at_mm = np.arange(1, np.ceil(lesions[size].max() if len(lesions) else 0) + 1) if at_mm is None else at_mm
-    rows = []
-    for names, group in lesions.groupby(by):
-        for at in at_mm:
-            found = group.found[(group[size] - at).abs() <= width_mm]
-            counts = {"lesions": len(found), "found": int(found.sum()), "recall": _ratio(found.sum(), len(found))}
-            rows.append(dict(zip(by, names, strict=True)) | {"at_mm": float(at)} | counts)
-    return pd.DataFrame(rows, columns=[*by, "at_mm", "lesions", "found", "recall"])
-
-
-def recall_by_size(lesions, edges_mm=SIZE_CLASSES_MM, size="diameter_mm", confidence=0.95):
-    """Return the recall of lesions class by class of size.
-
-    Parameters
-    ----------
-    lesions : pandas.DataFrame
-        `Detection.truth` of one scan, or of several scans one below the other.
-    edges_mm : sequence of float
-        A class goes from one edge up to the next, which belongs to the class above.
-    size : str
-        The column to sort by: diameter_mm, or size_mm as in the thesis' figures.
+    table : pandas.DataFrame
+        Rows of `kit.metrics.sweep`, one a scan in each group, with the column `cluster`.
+    by : str or sequence of str
+        Columns that tell the groups apart; name the network's column as well where there is one.
+    cluster : str
+        Rows with the same value are drawn together.
+    draws : int
     confidence : float
-        Of the interval, by `wilson_interval`.
+        In (0, 1).
+    seed : int
+    rates : mapping
+        Of `RATES`; those whose columns the table lacks are left out.
 
     Returns
     -------
     pandas.DataFrame
-        One row a class: from_mm, to_mm, lesions, found, recall, low, high; NaN in a class without lesions.
+        One row a group: the columns of `by`, patients, scans, tp, fn, fp, and for each rate its value over all scans
+        and the limits `<rate>_low` and `<rate>_high`. NaN where a denominator is 0; draws without a value are left
+        out, which makes intervals of precision a little narrow when a detector often stays silent.
+
+    Raises
+    ------
+    ValueError
+        If the table lacks a column that is needed.
 
     Examples
     --------
-    >>> lesions = pd.DataFrame({"diameter_mm": [2.0, 4.5, 6.0], "found": [False, True, True]})
-    >>> recall_by_size(lesions, (0, 4.5, 10))[["lesions", "found", "recall"]].values.tolist()
-    [[1.0, 0.0, 0.0], [2.0, 2.0, 1.0]]
+    >>> scans = pd.DataFrame({"patient_id": ["a", "a", "b", "c"], "tp": [2, 1, 4, 1], "fn": [1, 0, 0, 1],
+    ...                       "fp": [3, 0, 1, 2], "threshold": 0.5})
+    >>> intervals(scans, by=["threshold"])[["recall", "fp_per_scan"]].values.tolist()
+    [[0.8, 1.5]]
     """
-    rows = []
-    for first, stop in pairwise(edges_mm):
-        found = lesions.found[(lesions[size] >= first) & (lesions[size] < stop)]
-        low, high = wilson_interval(found.sum(), len(found), confidence)
-        counts = {"lesions": len(found), "found": int(found.sum()), "recall": _ratio(found.sum(), len(found))}
-        rows.append({"from_mm": first, "to_mm": stop, **counts, "low": low, "high": high})
+    by = [by] if isinstance(by, str) else list(by)
+    _require(table, [*by, cluster, "tp", "fn", "fp"])
+    sums, rows = _sums(table, [*by, cluster]), []
+    for names, group in sums.groupby(by, sort=True):
+        drawn = _rates(_weights(len(group), draws, seed) @ group.to_numpy(float), group.columns, rates)  # (draw, rate)
+        rows.append(dict(zip(by, names, strict=True)) | _row(group, rates, _limits(drawn, confidence)))
     return pd.DataFrame(rows)
 
 
-def wilson_interval(successes, trials, confidence=0.95):
-    """Return the Wilson score interval of a proportion, for independent trials.
+def compare(
+    a,
+    b,
+    rates=RATES,
+    *,
+    cluster="patient_id",
+    draws=DRAWS,
+    permutations=PERMUTATIONS,
+    confidence=CONFIDENCE,
+    seed=0,
+):
+    """Compare two networks on the same scans: the difference of every rate, its interval and a p-value.
 
-    Lesions of one patient are not independent: `kit.metrics.intervals` takes that into account.
+    The interval draws patients with replacement, the same ones for both networks. The p-value is that of a two-sided
+    sign-flip test: if the networks did not differ, a patient's two results could be exchanged, so all patients'
+    results are exchanged at random and it is counted how often the difference becomes as large as it is. With few
+    patients all exchanges are tried: n patients cannot give a p below 2 / 2^n.
 
     Parameters
     ----------
-    successes, trials : int
-    confidence : float
+    a, b : pandas.DataFrame
+        Rows of `kit.metrics.sweep`, one a scan, at one threshold and minimum volume each, with `scan_id` and `cluster`.
+    rates : mapping
+        Of `RATES`; those whose columns a table lacks are left out.
+    cluster, draws, confidence, seed
+        As in `intervals`.
+    permutations : int
+        How many exchanges are drawn where there are more.
 
     Returns
     -------
-    (float, float)
-        Within [0, 1]; NaN without trials.
+    pandas.DataFrame
+        One row a rate, indexed by it: a, b, difference (b - a), low, high, p, patients.
+
+    Raises
+    ------
+    ValueError
+        If the scans are not the same, a scan comes twice, or a patient's name differs.
 
     References
     ----------
-    E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927) 209-212.
+    B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and 15; E. J. G. Pitman,
+    Significance tests which may be applied to samples from any populations, Suppl. J. R. Stat. Soc. 4 (1937) 119-130.
 
     Examples
     --------
-    >>> [round(limit, 3) for limit in wilson_interval(105, 122)]
-    [0.788, 0.911]
+    >>> a = pd.DataFrame({"scan_id": list("rstu"), "patient_id": list("rstu"), "tp": 1, "fn": 1, "fp": [4, 9, 6, 5]})
+    >>> compare(a, a.assign(fp=[1, 2, 1, 0])).loc["fp_per_scan", ["a", "b", "difference", "p"]].tolist()
+    [6.0, 1.0, -5.0, 0.125]
     """
-    if trials == 0:
-        return nan, nan
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    rate, weight = successes / trials, z**2 / trials
-    middle = (rate + weight / 2) / (1 + weight)
-    reach = z / (1 + weight) * sqrt(rate * (1 - rate) / trials + weight / (4 * trials))
-    return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
+    a, b = _paired(a, b, cluster)
+    left, right = _sums(a, [cluster]), _sums(b, [cluster])
+    columns = [name for name in left.columns if name in right.columns]
+    left, right = left[columns].to_numpy(float), right[columns].to_numpy(float)  # (patient, addend)
+    values = [_rates(side.sum(0), columns, rates) for side in (left, right)]  # (rate,) each
+    weights = _weights(len(left), draws, seed)
+    drawn = _rates(weights @ right, columns, rates) - _rates(weights @ left, columns, rates)
+    low, high = _limits(drawn, confidence)
+    p = _exchange_p(left, right, columns, rates, permutations, seed)
+    result = {"a": values[0], "b": values[1], "difference": values[1] - values[0], "low": low, "high": high, "p": p}
+    names = derive(dict.fromkeys(columns, 0), rates)
+    return pd.DataFrame(result, index=pd.Index(list(names), name="rate")).assign(patients=len(left))
 
 
-def _ratio(part, whole):
-    return float(part / whole) if whole else nan
+def compare_all(table, reference, *, by="network", rate="recall", **options):
+    """Compare every network of a table with one of them by `compare`, with Holm's correction for the number of them.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of `compare` for several networks, told apart by the column `by`.
+    reference
+        The network that stands as `a` in every comparison.
+    rate : str
+        Of `RATES`.
+    options
+        Go to `compare`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a network but the reference, as in `compare`, with `p_holm`.
+
+    References
+    ----------
+    S. Holm, A simple sequentially rejective multiple test procedure, Scand. J. Stat. 6 (1979) 65-70.
+    """
+    networks = list(dict.fromkeys(table[by]))
+    if reference not in networks:
+        raise ValueError(f"{by} {reference!r} is not in the table; there are {', '.join(map(str, networks))}")
+    of = {name: table[table[by] == name] for name in networks}
+    rows = [
+        compare(of[reference], of[name], {rate: RATES[rate]}, **options).iloc[0].rename(name)
+        for name in networks
+        if name != reference
+    ]
+    result = pd.DataFrame(rows).rename_axis(by)
+    return result.assign(p_holm=_holm(result.p.to_numpy())) if rows else result
 
 
 def with_interval(table, rate, scale=1, digits=1):
@@ -207,3 +292,131 @@ def with_interval(table, rate, scale=1, digits=1):
         limits = f" ({low:.{digits}f}–{high:.{digits}f})" if low == low else ""
         text.append(f"{value:.{digits}f}{limits}" if value == value else "–")
     return text
+
+
+def patient_weights(patients, draws=DRAWS, seed=0):
+    """How often each patient comes up in each draw with replacement: (draw, patient) float, rows adding up to patients.
+
+    Examples
+    --------
+    >>> patient_weights(3, draws=2).sum(axis=1).tolist()
+    [3.0, 3.0]
+    """
+    return _weights(int(patients), int(draws), int(seed)).copy()
+
+
+def quantiles(values, confidence=CONFIDENCE):
+    """The two limits between which `confidence` of the values of each column lies, NaN left out.
+
+    Parameters
+    ----------
+    values : (draw, ...) float array
+
+    Returns
+    -------
+    (2, ...) float array
+        NaN where a column has no value.
+    """
+    values = np.sort(values, axis=0)  # NaN comes last
+    count = (~np.isnan(values)).sum(axis=0)
+    share = np.array([(1 - confidence) / 2, (1 + confidence) / 2]).reshape(2, *[1] * (values.ndim - 1))
+    place = share * np.maximum(count - 1, 0)  # (2, ...)
+    below = np.floor(place).astype(int)
+    ends = [np.take_along_axis(values, np.minimum(below + step, len(values) - 1), axis=0) for step in (0, 1)]
+    part = place - below
+    return np.where(part > 0, (1 - part) * ends[0] + part * ends[1], ends[0])
+
+
+@lru_cache(maxsize=8)
+def _weights(patients, draws, seed):
+    return np.random.default_rng(seed).multinomial(patients, np.full(patients, 1 / patients), size=draws).astype(float)
+
+
+def _sums(table, by):
+    """What the rates are made of, added up over the scans of each group."""
+    addends = _with_totals({"tp": table.tp, "fn": table.fn, "fp": table.fp})
+    lesions = addends["lesions"]
+    addends |= {"scans": 1, "with_lesions": lesions > 0}
+    addends |= {name: table[name] for name in ("slices", "dice_healthy") if name in table}
+    if "dice" in table:
+        addends["dice"] = table.dice.where(lesions > 0, 0)
+    if "lesion_dice" in table:
+        addends["lesion_dice"] = (table.lesion_dice * lesions).fillna(0)
+    parts = pd.DataFrame(addends, index=table.index).astype(float)
+    return parts.groupby([table[name] for name in by]).sum()
+
+
+def _with_totals(sums):
+    """Sums, and how many lesions there are and how many components are predicted."""
+    return {**sums, "lesions": sums["tp"] + sums["fn"], "predicted": sums["tp"] + sums["fp"]}
+
+
+def _rates(sums, columns, rates):
+    """(..., addend) sums -> (..., rate), NaN where a denominator is 0."""
+    found = derive({name: sums[..., number] for number, name in enumerate(columns)}, rates)
+    return np.stack(list(found.values()), axis=-1)
+
+
+def _limits(drawn, confidence):
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}: pass a share between 0 and 1, such as 0.95")
+    return quantiles(drawn, confidence)
+
+
+def _row(group, rates, limits):
+    total = group.sum()
+    row = {"patients": len(group)} | {name: int(total[name]) for name in ("scans", "tp", "fn", "fp")}
+    for (name, value), low, high in zip(derive(total, rates).items(), *limits, strict=True):
+        row |= {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
+    return row
+
+
+def _paired(a, b, cluster):
+    """Both tables, one row a scan in the same order."""
+    for table in (a, b):
+        _require(table, ["scan_id", cluster, "tp", "fn", "fp"])
+        twice = table.scan_id[table.scan_id.duplicated()]
+        if len(twice):
+            raise ValueError(f"scan {twice.iloc[0]!r} comes twice: give the rows of one threshold and minimum volume")
+    a, b = a.set_index("scan_id"), b.set_index("scan_id")
+    alone = sorted(set(a.index) ^ set(b.index), key=str)
+    if alone:
+        raise ValueError(f"only one of the two has {', '.join(map(repr, alone[:5]))}: compare them on the same scans")
+    b = b.loc[a.index]
+    other = a.index[(a[cluster] != b[cluster]).to_numpy()]
+    if len(other):
+        raise ValueError(f"scan {other[0]!r} belongs to another {cluster} in each table: correct one of them")
+    return a.reset_index(), b.reset_index()
+
+
+def _exchange_p(left, right, columns, rates, permutations, seed):
+    """The two-sided p of each rate's difference when patients' results are exchanged between the networks."""
+    change = right - left  # (patient, addend)
+    observed = _rates(right.sum(0), columns, rates) - _rates(left.sum(0), columns, rates)
+    patients = len(left)
+    every = patients < 31 and 2**patients <= permutations
+    if every:
+        flips = np.array(list(product((0.0, 1.0), repeat=patients)))
+    else:
+        flips = np.random.default_rng(seed).integers(0, 2, (permutations, patients)).astype(float)
+    moved = flips @ change  # (exchange, addend)
+    difference = _rates(right.sum(0) - moved, columns, rates) - _rates(left.sum(0) + moved, columns, rates)
+    known = ~np.isnan(difference)
+    as_large = (np.abs(np.where(known, difference, 0)) >= np.abs(observed) - 1e-12) & known
+    spare = 0 if every else 1  # leaving all patients where they are counts as one of the exchanges
+    p = (as_large.sum(0) + spare) / np.maximum(known.sum(0) + spare, 1)
+    return np.where(np.isnan(observed), np.nan, p)
+
+
+def _holm(p):
+    order = np.argsort(p)
+    raised = np.maximum.accumulate(np.minimum(1, p[order] * np.arange(len(p), 0, -1)))
+    adjusted = np.empty_like(raised)
+    adjusted[order] = raised
+    return adjusted
+
+
+def _require(table, columns):
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise ValueError(f"the table has no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")

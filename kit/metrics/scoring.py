@@ -1,95 +1,153 @@
-"""From one scan's map and truth to all its tables, and from a folder of anybody's maps to those of a cohort."""
+"""From a detector, or a folder of maps, to the tables of a cohort: `score`, the one loop over scans."""
 
 import ast
 import difflib
+import inspect
+import json
+import multiprocessing
 import os
+import pickle
 import time
-from dataclasses import dataclass, field
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from kit.metrics.calibration import reliability
-from kit.metrics.detection import detect, sweep
-from kit.metrics.errortable import error_table
-from kit.metrics.matching import RULES
-from kit.metrics.ruletable import rule_table
-from kit.metrics.sweeps import operating_points, sweep_lesions
+from kit.metrics.curves import reliability
+from kit.metrics.pairing import checked_probability, pair
+from kit.metrics.sweeps import score_settings, tables_of
 from kit.scans import (
     ScanError,
     lesion_table,
-    load_map,
     load_row,
-    read_grid,
-    read_label,
+    load_truth,
     read_map,
+    replacing,
     save_map,
     search_region,
+    to_own_grid,
+    write_table,
 )
 
 PARTITION_MARGIN_MM = 5.0
-TABLES = ("scan", "sweep", "lesions", "predicted", "errors", "points", "lesion_sweep", "reliability", "rules")
 TUPLES = {"centre": ast.literal_eval, "box": ast.literal_eval}  # how a CSV file's cells become what they were
-NAMES = (
-    "{}.nii.gz",
-    "{}.nii",
-    "{}/map.nii.gz",
-)  # where a scan's map may lie; the last is how `evaluate_cohort` writes it
-SHOWN = 50  # problems a message lists before it only counts
+MAP = "map.nii.gz"
+NAMES = ("{}.nii.gz", "{}.nii", f"{{}}/{MAP}")  # where a scan's map may lie; the last is how `score` writes it
+MOST_LISTED = 50  # problems a message lists before it only counts
 
 
 class PredictionError(ValueError):
-    """A folder of maps that cannot be scored; `problems` lists all that is wrong with it."""
+    """Maps that cannot be scored; `problems` lists all that is wrong with them."""
 
-    def __init__(self, folder, problems):
+    def __init__(self, source, problems):
         self.problems = list(problems)
-        more = [f"... and {len(self.problems) - SHOWN} more"] if len(self.problems) > SHOWN else []
-        head = f"{folder}: {len(self.problems)} problem{'s' if len(self.problems) > 1 else ''}, nothing was scored"
-        super().__init__("\n  ".join([head, *self.problems[:SHOWN], *more]))
+        more = [f"... and {len(self.problems) - MOST_LISTED} more"] if len(self.problems) > MOST_LISTED else []
+        head = f"{source}: {len(self.problems)} problem{'s' if len(self.problems) > 1 else ''}, nothing was scored"
+        super().__init__("\n  ".join([head, *self.problems[:MOST_LISTED], *more]))
 
 
-def score_scan(probability, scan, row, mask=None, *, threshold=0.5, low=0.2, rule="thesis", min_volume_mm3=0):
-    """Score one map: every table that is kept of a scan.
+@dataclass(frozen=True)
+class Scores:
+    """Tables over a cohort, every row with its `scan_id` and `patient_id`.
+
+    `scans`: seconds that mapping took (NaN where maps were given), voxels of the search region, slices, lesions,
+    threshold and rule. The others are those of `score_scan` under the same names.
+    """
+
+    scans: pd.DataFrame
+    sweep: pd.DataFrame
+    lesions: pd.DataFrame
+    predicted: pd.DataFrame
+    errors: pd.DataFrame
+    points: pd.DataFrame
+    lesion_sweep: pd.DataFrame
+    reliability: pd.DataFrame
+    rules: pd.DataFrame
+
+
+TABLES = tuple(field.name for field in fields(Scores))
+
+
+def score(
+    source,
+    table,
+    folder=None,
+    *,
+    threshold=0.5,
+    low=0.2,
+    rule="thesis",
+    min_volume_mm3=0,
+    rules=None,
+    where=None,
+    workers=1,
+    progress=True,
+    **options,
+):
+    """Score a detector, or a folder of anybody's maps, on every scan of a table.
+
+    A score belongs to the scan's own voxel grid, on which its label was drawn and foreign maps come: volumes, distances
+    and slices are those of the file, in mm by its own spacing. A detector sees the scan at 1 mm; its map and the search
+    region are brought onto the scan's own grid and the map is written there, as float32, before anything is counted.
+    What is scored is that file, be it new, from an earlier run or somebody else's, so that all roads give the same
+    tables to the last digit.
 
     Parameters
     ----------
-    probability : (slice, row, column) array in [0, 1]
-        On the grid of `scan.image`.
-    scan : kit.scans.Scan
-        With its label.
-    row : mapping
-        `scan_id` and `patient_id`.
-    mask : bool (slice, row, column), optional
-        Where calibration is looked at: the search region.
-    threshold, low, rule
-        As in `kit.metrics.detect`; the tables of single findings are at this threshold.
-    min_volume_mm3 : float
-        For the error table and the table of rules; the others have all minimum volumes, or none.
+    source : callable or path
+        From (image, mask, **options) to a probability map, such as `kit.models.Detector`, with (slice, row, column)
+        arrays at 1 mm; or a folder of maps or masks, see `find_predictions`.
+    table : pandas.DataFrame
+        Labelled rows of a manifest. A scan is searched inside its `mask` if the row has one, otherwise all over the
+        head.
+    folder : path, optional
+        Keeps the tables, and a detector's maps, in one subfolder a scan; a scan that is there already is read back, and
+        scored again from its map where another rule or threshold is asked for. A folder is for one source, search
+        region and set of labels. Without it nothing stays.
+    threshold, low, rule, min_volume_mm3, rules
+        As in `score_scan`.
+    where : callable, optional
+        From (scan, row) to the search region, bool (slice, row, column) on the scan at 1 mm, such as `partitions`.
+    workers : int
+        How many processes score. 1 is this process, one scan after the other; more are started beside it and score
+        while it maps the next scan. A script that asks for more needs ``if __name__ == "__main__"``.
+    progress : bool
+    options
+        Go to the detector: device, dtype.
 
     Returns
     -------
-    dict of str to pandas.DataFrame
-        sweep (`kit.metrics.sweep`), lesions and predicted (`kit.metrics.Detection`), errors
-        (`kit.metrics.error_table`), points (`kit.metrics.operating_points`), lesion_sweep
-        (`kit.metrics.sweep_lesions`), reliability (`kit.metrics.reliability`), rules (`kit.metrics.rule_table`).
+    Scores
+
+    Raises
+    ------
+    ValueError
+        Before any work, if there is no such rule, or a threshold or `workers` is out of range.
+    PredictionError
+        Before anything is scored, with everything that is wrong with the maps of a folder: missing ones, other grids,
+        values outside [0, 1], unreadable files; or with scans that have no label.
     """
-    truth, spacing = scan.label, scan.spacing_mm
-    options = {"low": low, "spacing_mm": spacing, "rule": rule}
-    found = detect(probability, truth, threshold, **options)
-    names = {name: row.get(name, "") for name in ("scan_id", "patient_id")}
-    at = {"threshold": threshold, "low": low, "min_volume_mm3": min_volume_mm3, "spacing_mm": spacing}
-    return {
-        "sweep": sweep(probability, truth, **options),
-        "lesions": found.truth,
-        "predicted": found.predicted,
-        "errors": error_table(probability, truth, rule=rule, affine=scan.affine, **at, **names),
-        "points": operating_points(probability, truth, **options),
-        "lesion_sweep": sweep_lesions(probability, truth, **options),
-        "reliability": reliability(probability, truth, mask),
-        "rules": rule_table(probability, truth, **at),
-    }
+    settings = score_settings(threshold, low, rule, min_volume_mm3, rules)
+    rows, foreign = table.to_dict("records"), isinstance(source, str | os.PathLike)
+    _check_call(source, rows, settings, workers, options if foreign else {})
+    paths, problems = find_predictions(source, table) if foreign else ({}, [])
+    with TemporaryDirectory() if folder is None else nullcontext(folder) as kept:
+        jobs = [_Job(row, Path(kept) / row["scan_id"], settings, paths.get(row["scan_id"])) for row in rows]
+        todo = [job for job in jobs if not job.is_done()]
+        checked = [job for job in todo if job.source in paths.values()]
+        problems += filter(None, _each(_problem, checked, workers, "checking maps", len(checked), progress))
+        if problems:
+            raise PredictionError(source, problems)
+        ready = (_ready(job, source, where, options, folder is not None) for job in todo)
+        for _ in _each(_score_job, ready, workers, "scoring", len(todo), progress):
+            pass
+        found = [{name: named(read_table(job.place / f"{name}.csv"), job.row) for name in TABLES} for job in jobs]
+    found = found or [_without_rows(settings)]
+    return Scores(*(joined([tables[name] for tables in found]) for name in TABLES))
 
 
 def find_predictions(folder, table):
@@ -123,189 +181,6 @@ def find_predictions(folder, table):
     return paths, problems
 
 
-def check_predictions(paths, table, *, progress=True):
-    """Read every label and map once and say what is wrong: other grids, values outside [0, 1], unreadable files."""
-    problems = []
-    rows = [row for row in table.to_dict("records") if row["scan_id"] in paths]
-    for row in tqdm(rows, "checking maps", disable=not progress):
-        scan_id = row["scan_id"]
-        try:
-            grid = read_grid(row["image"])
-            read_label(row["label"], grid, lesion_codes=row.get("lesion_codes") or None)
-            read_map(paths[scan_id], grid)
-        except ScanError as error:
-            problems.append(f"{scan_id}: {error}")
-    return problems
-
-
-def score_folder(folder, table, *, threshold=0.5, low=0.2, rule="thesis", min_volume_mm3=0, progress=True):
-    """Score a folder of maps or masks against the labels of a manifest's rows.
-
-    Parameters
-    ----------
-    folder : path
-        See `find_predictions`. Masks of 0 and 1 are maps as well.
-    table : pandas.DataFrame
-        Labelled rows of a manifest; every one needs its map.
-    threshold, low, rule, min_volume_mm3
-        As in `score_scan`.
-    progress : bool
-
-    Returns
-    -------
-    dict of str to pandas.DataFrame
-        The tables of `score_scan` over all scans, each row with its scan_id and patient_id, and `scan`: one row a
-        scan with slices, voxels looked at and lesions.
-
-    Raises
-    ------
-    PredictionError
-        Before anything is scored, with everything that is wrong.
-    """
-    paths, problems = find_predictions(folder, table)
-    problems += check_predictions(paths, table, progress=progress)
-    if problems:
-        raise PredictionError(folder, problems)
-    parts = {name: [] for name in TABLES}
-    for row in tqdm(table.to_dict("records"), "scoring", disable=not progress):
-        scan = load_row(row)
-        mask = search_region(scan, row)
-        tables = score_scan(
-            load_map(paths[row["scan_id"]], scan),
-            scan,
-            row,
-            mask,
-            threshold=threshold,
-            low=low,
-            rule=rule,
-            min_volume_mm3=min_volume_mm3,
-        )
-        tables["scan"] = pd.DataFrame([describe(mask, tables)])
-        for name, part in tables.items():
-            parts[name].append(named(part, row))
-    return {name: joined(tables) for name, tables in parts.items()}
-
-
-def score_rules(folder, table, *, threshold=0.5, min_volume_mm3=0, rules=RULES, progress=True):
-    """Score the maps that a folder has by every rule: `kit.metrics.rule_table` of each scan, one below the other.
-
-    Parameters
-    ----------
-    folder : path
-        See `find_predictions`; rows of `table` without a map are left out.
-    table : pandas.DataFrame
-        Labelled rows of a manifest.
-    threshold, min_volume_mm3, rules
-        As in `kit.metrics.rule_table`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        With scan_id and patient_id; without a row where no scan has a map.
-    """
-    paths, _ = find_predictions(folder, table)
-    options = {"min_volume_mm3": min_volume_mm3, "rules": rules}
-    parts = []
-    rows = [row for row in table.to_dict("records") if row["scan_id"] in paths]
-    for row in tqdm(rows, "scoring", disable=not progress):
-        scan = load_row(row)
-        scores = rule_table(
-            load_map(paths[row["scan_id"]], scan), scan.label, threshold, spacing_mm=scan.spacing_mm, **options
-        )
-        parts.append(named(scores, row))
-    return joined(parts) if parts else pd.DataFrame(columns=["scan_id", "patient_id", "rule", "tp", "fn", "fp"])
-
-
-def describe(mask, tables):
-    """What `scan.csv` says of a scan, but how long it took."""
-    return {"voxels": int(mask.sum()), "slices": len(mask), "lesions": len(tables["lesions"])}
-
-
-def named(table, row):
-    """A scan's table with its scan_id and patient_id in front."""
-    names = {name: row[name] for name in ("scan_id", "patient_id")}
-    return table.assign(**names)[[*names, *(name for name in table if name not in names)]]
-
-
-def joined(tables):
-    """Tables of several scans as one; those without rows only lend their columns."""
-    whole = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
-    return whole.astype({name: bool for name in ("found", "hit") if name in whole})  # a file without rows has no type
-
-
-def write_table(table, path):
-    """Write a CSV file whole or not at all."""
-    path = Path(path)
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    table.to_csv(part, index=False)
-    os.replace(part, path)
-
-
-def read_table(path):
-    """Read back what `write_table` wrote, tuples included."""
-    return pd.read_csv(path, converters=TUPLES)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Tables over a cohort, every row with its `scan_id` and `patient_id`.
-
-    `scans`: seconds, voxels classified; `sweep`: see `kit.metrics.sweep`; `lesions` (with `found`) and `predicted`
-    (with `hit`, `peak`): see `kit.metrics.Detection`, at one threshold and without a minimum volume; the others are
-    told by `kit.metrics.score_scan`.
-    """
-
-    scans: pd.DataFrame
-    sweep: pd.DataFrame
-    lesions: pd.DataFrame
-    predicted: pd.DataFrame
-    errors: pd.DataFrame = field(default_factory=pd.DataFrame)
-    points: pd.DataFrame = field(default_factory=pd.DataFrame)
-    lesion_sweep: pd.DataFrame = field(default_factory=pd.DataFrame)
-    reliability: pd.DataFrame = field(default_factory=pd.DataFrame)
-    rules: pd.DataFrame = field(default_factory=pd.DataFrame)
-
-
-def evaluate_cohort(
-    detector, table, folder, *, threshold=0.5, rule="thesis", where=None, progress=True, **options
-) -> Evaluation:
-    """Map and score every labelled scan of a table; scans that are done already are read back.
-
-    Parameters
-    ----------
-    detector : callable
-        From (image, mask) to a probability map, such as `Detector`.
-    table : pandas.DataFrame
-        Rows of a manifest. A scan is searched inside its `mask` if the row has one, otherwise all over the head.
-    folder : path
-        Of this detector and search region alone; one subfolder a scan.
-    threshold : float
-        For the tables of single findings.
-    rule : str
-        A word of `kit.metrics.RULES`: who is matched with whom. Scans that were scored with another rule or threshold
-        are scored again from their maps.
-    where : callable, optional
-        From (scan, row) to a mask, instead of the rule above.
-    options
-        Go to the detector: device, dtype.
-
-    Returns
-    -------
-    Evaluation
-    """
-    rows = table.to_dict("records")
-    asked = {"threshold": threshold, "rule": rule}
-    for row in tqdm(rows, "whole scans", disable=not progress):
-        place = Path(folder) / row["scan_id"]
-        if not _is_scored(place, asked):
-            place.mkdir(parents=True, exist_ok=True)
-            _evaluate_scan(detector, row, place, asked, where or search_region, options)
-    found = {
-        name: [named(read_table(Path(folder) / row["scan_id"] / f"{name}.csv"), row) for row in rows] for name in TABLES
-    }
-    return Evaluation(*(joined(found[name]) for name in TABLES))
-
-
 def partitions(scan, row, *, margin_mm=PARTITION_MARGIN_MM, seed=0):
     """The sampled evaluation's voxels: a box around every lesion, and boxes of the same sizes in healthy tissue.
 
@@ -335,6 +210,170 @@ def partitions(scan, row, *, margin_mm=PARTITION_MARGIN_MM, seed=0):
     return mask & (scan.image > scan.image.min())
 
 
+def read_table(path):
+    """Read back a table that `score` wrote, floats to the last digit, tuples included."""
+    return pd.read_csv(path, converters=TUPLES, float_precision="round_trip")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One scan to be scored into its place, from `source`, a map's file; `mask` lies on the scan's own grid."""
+
+    row: dict
+    place: Path
+    settings: dict
+    source: Path | None = None
+    mask: np.ndarray | None = None
+    seconds: float = np.nan
+    keep_map: bool = True
+
+    @property
+    def saved(self):
+        """The map that `score` writes."""
+        return self.place / MAP
+
+    @property
+    def facts(self):
+        """What tables are made with, as JSON keeps it."""
+        facts = {**self.settings, "rule": self.settings["rule"].name}
+        facts["rules"] = [rule.name for rule in self.settings["rules"]]
+        if self.source not in (None, self.saved):
+            about = self.source.stat()
+            facts["map"] = [str(self.source.resolve()), about.st_size, about.st_mtime_ns]
+        return facts
+
+    def is_done(self):
+        """Whether the place has all tables, made with the same settings."""
+        path = self.place / "settings.json"
+        complete = path.is_file() and all((self.place / f"{name}.csv").is_file() for name in TABLES)
+        return complete and json.loads(path.read_text()) == self.facts
+
+
+def _check_call(source, rows, settings, workers, unused):
+    """Refuse what cannot work, before any work."""
+    if not (isinstance(source, str | os.PathLike) or callable(source)):
+        raise ValueError(f"source is {source!r}: pass a detector, a function, or a folder of maps")
+    if unused:
+        raise ValueError(f"a folder of maps takes no {', '.join(unused)}: options go to a detector")
+    if workers < 1:
+        raise ValueError(f"workers is {workers}: pass how many processes score, at least 1")
+    for rule in {settings["rule"], *settings["rules"]} if workers > 1 else ():
+        if not _travels(rule):
+            raise ValueError(
+                f"rule {rule.name!r} is not importable by other processes: move it to a module, or workers=1"
+            )
+    unlabelled = [f"{row['scan_id']}: has no label" for row in rows if not row.get("label")]
+    if unlabelled:
+        raise PredictionError(source, unlabelled)
+
+
+def _travels(rule):
+    try:
+        pickle.dumps(rule)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return inspect.unwrap(getattr(rule.link, "func", rule.link)).__module__ != "__main__"
+
+
+def _each(function, jobs, workers, title, total, progress):
+    """The results of a function of jobs, as they come; no more jobs are taken up than there are workers."""
+    with tqdm(total=total, desc=title, disable=not progress) as bar:
+        for result in map(function, jobs) if workers == 1 else _in_parallel(function, jobs, workers):
+            bar.update()
+            yield result
+
+
+def _in_parallel(function, jobs, workers):
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        running = set()
+        for job in jobs:
+            running.add(pool.submit(function, job))
+            if len(running) == workers:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (one.result() for one in done)
+        yield from (one.result() for one in wait(running).done)
+
+
+def _problem(job):
+    """What is wrong with a label or a map, or None."""
+    try:
+        read_map(job.source, load_truth(job.row).grid)
+    except ScanError as error:
+        return f"{job.row['scan_id']}: {error}"
+    return None
+
+
+def _ready(job, source, where, options, keep):
+    """The job with its map on disk: given, from an earlier run, or made now."""
+    job.place.mkdir(parents=True, exist_ok=True)
+    known = job.source or (job.saved if job.saved.is_file() else None)
+    if known and (where is None or _kept(job, known)):
+        return replace(job, source=known)
+    scan = load_row(job.row)
+    mask, seconds = (where or search_region)(scan, job.row), job.seconds
+    if not known:
+        started = time.perf_counter()
+        probability = source(scan.image, mask, **options)
+        seconds, known = round(time.perf_counter() - started, 2), job.saved
+        save_map(checked_probability(probability), scan, job.saved)
+    return replace(job, source=known, mask=to_own_grid(mask, scan), seconds=seconds, keep_map=keep)
+
+
+def _kept(job, source):
+    """The tables scans and reliability of an earlier run on the same map, which no setting changes."""
+    paths = [job.place / f"{name}.csv" for name in ("scans", "reliability")]
+    return [read_table(path) for path in paths] if source == job.saved and all(map(Path.is_file, paths)) else None
+
+
+def _score_job(job):
+    """Write all tables of a scan; settings.json, written last, says that they are complete."""
+    truth = load_truth(job.row)
+    probability = read_map(job.source, truth.grid)
+    tables = tables_of(pair(probability, truth.label, truth.spacing_mm), truth.affine, job.row, job.settings)
+    before = _kept(job, job.source) if job.mask is None else None
+    if before:
+        seconds, voxels, tables["reliability"] = *before[0][["seconds", "voxels"]].iloc[0], before[1]
+    else:
+        mask, seconds = _region(job.row) if job.mask is None else job.mask, job.seconds
+        voxels, tables["reliability"] = np.count_nonzero(mask), reliability(probability, truth.label, mask)
+    about = {"seconds": seconds, "voxels": int(voxels), "slices": len(probability), "lesions": len(tables["lesions"])}
+    tables["scans"] = pd.DataFrame([{**about, **{name: job.facts[name] for name in ("threshold", "rule")}}])
+    (job.place / "settings.json").unlink(missing_ok=True)
+    for name in TABLES:
+        write_table(tables[name], job.place / f"{name}.csv")
+    with replacing(job.place / "settings.json") as part:
+        part.write_text(json.dumps(job.facts))
+    if not job.keep_map:
+        job.saved.unlink()
+
+
+def _region(row):
+    """The search region at 1 mm, as a detector gets it, on the scan's own grid."""
+    scan = load_row(row)
+    return to_own_grid(search_region(scan, row), scan)
+
+
+def _without_rows(settings):
+    """The tables of no scan: columns only."""
+    row, empty = {"scan_id": "", "patient_id": ""}, np.zeros((1, 1, 1))
+    tables = tables_of(pair(empty, empty), None, row, settings) | {"reliability": reliability(empty, empty)}
+    columns = ["seconds", "voxels", "slices", "lesions", "threshold", "rule"]
+    tables["scans"] = pd.DataFrame(columns=columns)
+    return {name: named(tables[name], row)[:0] for name in TABLES}
+
+
+def named(table, row):
+    """A scan's table with its scan_id and patient_id in front."""
+    names = {name: row[name] for name in ("scan_id", "patient_id")}
+    return table.assign(**names)[[*names, *(name for name in table if name not in names)]]
+
+
+def joined(tables):
+    """Tables of several scans as one; those without rows only lend their columns."""
+    whole = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+    return whole.astype({name: bool for name in ("found", "hit") if name in whole})  # a file without rows has no type
+
+
 def _grow(box, margin):
     box = np.asarray(box)
     return np.floor(box[:, 0] - margin).astype(int), np.ceil(box[:, 1] + margin).astype(int)
@@ -346,28 +385,3 @@ def _fill(mask, box):
 
 def _look(array, box):
     return array[tuple(slice(max(low, 0), max(high, 0)) for low, high in zip(*box, strict=True))]
-
-
-def _is_scored(place, asked):
-    """Whether a scan's folder has all tables, at this threshold and by this rule."""
-    if not all((place / f"{name}.csv").exists() for name in TABLES):
-        return False
-    told = pd.read_csv(place / "scan.csv").iloc[0]
-    return all(told.get(name) == value for name, value in asked.items())
-
-
-def _evaluate_scan(detector, row, place, asked, where, options):
-    scan = load_row(row)
-    mask = where(scan, row)
-    if (place / "scan.csv").exists() and (place / "map.nii.gz").exists():  # computed before, scored otherwise
-        probability = load_map(place / "map.nii.gz", scan)
-        seconds = pd.read_csv(place / "scan.csv").seconds.iloc[0]
-    else:
-        started = time.perf_counter()
-        probability = detector(scan.image, mask, **options)
-        seconds = round(time.perf_counter() - started, 2)
-        save_map(probability, scan, place / "map.nii.gz")
-    tables = score_scan(probability, scan, row, mask, **asked)
-    tables["scan"] = pd.DataFrame([{"seconds": seconds, **describe(mask, tables), **asked}])
-    for name in reversed(TABLES):  # scan.csv comes last
-        write_table(tables[name], place / f"{name}.csv")

@@ -7,4 +7,4 @@ from kit.scans.lesions import as_mask, checked_spacing, components, lesion_table
 from kit.scans.manifest import is_phantom, read_manifest, select, write_manifest
 from kit.scans.manifest_text import ManifestError, nearest
 from kit.scans.statistics import cohort_statistics, crop, lesion_crops, pool_slices, relative, spread, summarise_cohort
-from kit.scans.volume import Scan, load_map, load_mask, load_row, load_scan, save_map
+from kit.scans.volume import Scan, load_map, load_mask, load_row, load_scan, load_truth, save_map, to_own_grid

@@ -107,10 +107,12 @@ def resample(array, steps, new_shape, new_steps):
     ]
     if array.dtype == bool:
         return _resample_nearest(array, steps, new_shape, new_steps) if axes else array
+    ends = (array.min(), array.max()) if axes else None
     for axis in axes:
         weights = _weights(array.shape[axis], steps[axis], new_shape[axis], new_steps[axis])
         array = np.moveaxis(np.tensordot(weights, array, (1, axis)), 0, axis)
-    return np.ascontiguousarray(array)
+    # a mean of probabilities is one, whatever rounding says
+    return np.ascontiguousarray(np.clip(array, *ends) if axes else array)
 
 
 def cut_box(array, first, shape, fill):

@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from kit.scans.files import SPACING_MM, ScanError, read_image, read_label, read_map, read_mask, replacing
+from kit.scans.files import SPACING_MM, ScanError, read_grid, read_image, read_label, read_map, read_mask, replacing
 from kit.scans.grid import Grid, frame, resample, resampled_frame, spacing, to_file_axes
 
 
@@ -77,6 +77,14 @@ def load_row(row, *, spacing_mm=1.0) -> Scan:
     return load_scan(row["image"], row["label"] or None, lesion_codes=codes, spacing_mm=spacing_mm)
 
 
+def load_truth(row) -> Scan:
+    """Read the label of a manifest's row on the scan's own grid, without the image: a `Scan` whose `image` is None."""
+    grid = read_grid(row["image"])
+    label = read_label(row["label"], grid, lesion_codes=row.get("lesion_codes") or None)
+    affine = frame(grid)[1]
+    return Scan(None, label, spacing(affine), affine, grid)
+
+
 def load_mask(path, scan) -> np.ndarray:
     """Read a mask file onto a scan's grid: bool `(slice, row, column)`, True where a voxel is not 0.
 
@@ -92,6 +100,17 @@ def load_map(path, scan) -> np.ndarray:
     outside [0, 1].
     """
     return _onto(read_map(path, scan.grid), scan)
+
+
+def to_own_grid(array, scan) -> np.ndarray:
+    """Bring a `(slice, row, column)` array from a scan's grid to its file's own: bool, or float32, as `save_map` does.
+
+    Where the scan was read at its own spacing, every voxel stays what it was.
+    """
+    array = np.asarray(array)
+    array = array if array.dtype == bool else array.astype(np.float32, copy=False)
+    shape, affine = frame(scan.grid)
+    return resample(array, scan.spacing_mm, shape, spacing(affine))
 
 
 def save_map(array, scan, path) -> None:
@@ -123,9 +142,7 @@ def save_map(array, scan, path) -> None:
     """
     array, path = np.asarray(array), Path(path)
     _require_map(array, scan, path)
-    array = array if array.dtype == bool else array.astype(np.float32)
-    shape, affine = frame(scan.grid)
-    stored = to_file_axes(resample(array, scan.spacing_mm, shape, spacing(affine)), scan.grid)
+    stored = to_file_axes(to_own_grid(array, scan), scan.grid)
     _write_whole(stored.astype(np.uint8) if array.dtype == bool else stored, scan.grid, path)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit.scans import components, load_map, load_row, resample, save_map, write_manifest, write_table
+from kit.scans import components, load_map, load_row, save_map, write_manifest, write_table
 
 VERDICTS = ("true error", "label fault", "unsure")
 WHICH = ["scan_id", "patient_id", "kind", "component", "slice", "row", "column"]
@@ -85,7 +85,9 @@ def read_verdicts(path):
 
 
 def saved_maps(table, folder):
-    """Make a function from a scan's id to (Scan, probability map), for maps that an evaluation has written.
+    """Make a function from a scan's id to (Scan, probability map), for maps that `kit.metrics.score` has written.
+
+    Both are on the scan's own grid, where maps are scored, so that components keep their numbers and places.
 
     Parameters
     ----------
@@ -99,7 +101,7 @@ def saved_maps(table, folder):
     def load(scan_id):
         if scan_id not in rows:
             raise VerdictError(f"scan {scan_id!r} is not in the manifest table; there are {', '.join(rows)}")
-        scan = load_row(rows[scan_id])
+        scan = load_row(rows[scan_id], spacing_mm=None)
         return scan, load_map(Path(folder) / scan_id / "map.nii.gz", scan)
 
     return load
@@ -108,8 +110,7 @@ def saved_maps(table, folder):
 def apply_verdicts(table, verdicts, folder, load, *, low=0.2):
     """Write revised labels for the scans that have label faults, and return the manifest table that names them.
 
-    Original labels are never touched. What is added or removed is brought onto the scan's own grid, and every other
-    voxel of the label stays as it was.
+    Original labels are never touched, and every voxel of a label that no verdict names stays as it was.
 
     Parameters
     ----------
@@ -121,7 +122,8 @@ def apply_verdicts(table, verdicts, folder, load, *, low=0.2):
         Made if missing; receives `<scan_id>_label.nii.gz`, `changes.csv` (what was added and removed) and
         `manifest.csv`, whose paths start from the returned table's ``attrs["data_root"]``.
     load : callable
-        From a scan's id to (Scan, probability map), such as `saved_maps`; the maps that the verdicts were made on.
+        From a scan's id to (Scan, probability map) on the scan's own grid, such as `saved_maps`; the maps that the
+        verdicts were made on.
     low : float
         The lower threshold that the errors were found with.
 
@@ -160,11 +162,15 @@ def _revise(row, faults, load, low, path):
     """Write one scan's revised label; returns what was changed, a dict an error."""
     scan, probability = load(row["scan_id"])
     own = load_row(row, spacing_mm=None)
+    if probability.shape != own.image.shape:
+        raise VerdictError(
+            f"{row['scan_id']}: the map has shape {probability.shape}, the scan's own grid {own.image.shape}; load it with "
+            "spacing_mm=None, as kit.viewer.saved_maps does"
+        )
     label = np.zeros(own.image.shape, bool) if own.label is None else own.label.copy()
     numbered, changes = components(label), []
     for error in faults.to_dict("records"):
         mask = _judged(error, scan, probability, low)
-        mask = resample(mask, scan.spacing_mm, label.shape, own.spacing_mm)
         if error["kind"] == "FN":
             hit = np.unique(numbered[mask & label])
             mask = np.isin(numbered, hit[hit > 0])
@@ -178,7 +184,7 @@ def _revise(row, faults, load, low, path):
 
 
 def _judged(error, scan, probability, low):
-    """The component that was judged, as a mask on the scan's grid."""
+    """The component that was judged, as a mask on the scan's own grid."""
     if error["kind"] == "FN":
         labels = components(np.zeros(scan.image.shape, bool) if scan.label is None else scan.label)
     else:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 from small_maps import DRAWN, picai_hits, picai_pair, points_of, random_pair
 
 from kit.metrics import (
@@ -12,10 +13,16 @@ from kit.metrics import (
     auroc,
     average_precision,
     detect,
+    expected_calibration_error,
     froc,
     froc_average,
     operating_points,
     patient_weights,
+    pool,
+    recall_by_size,
+    recall_curve,
+    reliability,
+    wilson_interval,
 )
 
 SPACING = (2.4, 0.9, 1.3)
@@ -134,3 +141,117 @@ def picai_points(hits):
         for threshold in (2.0, 1.0)
     ]
     return pd.DataFrame(rows)
+
+
+# reliability --------------------------------------------------------------------------------------------------------
+
+
+def test_bins_are_those_of_looking_at_every_voxel():
+    rng = np.random.default_rng(0)
+    probability, truth, mask = rng.random((3, 4, 5)), rng.random((3, 4, 5)) < 0.3, rng.random((3, 4, 5)) < 0.7
+    probability[0, 0, :3] = 0, 0.5, 1
+    mask[0, 0, :3] = True
+    table = reliability(probability, truth, mask, bins=4)
+    for row in table.itertuples():
+        inside = [
+            (p, t) for p, t, m in zip(probability.flat, truth.flat, mask.flat, strict=True) if m and row.from_p <= p
+        ]
+        inside = [(p, t) for p, t in inside if p < row.to_p or (row.to_p == 1 and p == 1)]
+        assert row[3] == len(inside)
+        assert row.lesion == sum(t for _, t in inside)
+        assert row.total_p == pytest.approx(sum(p for p, _ in inside))
+    assert table["count"].sum() == mask.sum()
+
+
+def test_scans_are_added_up_before_anything_is_divided():
+    first, second = reliability([0.3] * 9, [True] * 9, bins=2), reliability([0.1], [False], bins=2)
+    pooled = pool(pd.concat([first, second]))
+    assert pooled.fraction[0] == 0.9
+    assert pooled.mean_p[0] == pytest.approx(0.28)
+    assert np.isnan(pooled.fraction[1])
+    assert expected_calibration_error(pd.concat([first, second])) == pytest.approx(0.62)
+
+
+def test_a_truthful_detector_has_hardly_any_error_and_a_boastful_one_has():
+    rng = np.random.default_rng(1)
+    probability = rng.random(100_000)
+    truth = rng.random(100_000) < probability
+    assert expected_calibration_error(reliability(probability, truth)) < 0.01
+    boast = expected_calibration_error(reliability(np.sqrt(probability), truth))
+    assert boast == pytest.approx(1 / 6, abs=0.01)  # E[sqrt(p) - p]
+
+
+def test_float32_values_at_an_edge_and_the_order_of_voxels_change_nothing():
+    probability = np.array([0.2, 0.5, 0.75, 1], np.float32)
+    truth = np.array([True, False, True, True])
+    table = reliability(probability, truth, bins=4)
+    pd.testing.assert_frame_equal(table, reliability(probability[::-1], truth[::-1], bins=4))
+    assert table["count"].tolist() == [1, 0, 1, 2]
+
+
+def test_nothing_to_look_at_has_no_error():
+    assert np.isnan(expected_calibration_error(reliability(np.zeros(3), np.zeros(3), np.zeros(3))))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (([0.1, 0.2], [True]), "shapes"),
+        (([0.1], [True], [True, False]), "shapes"),
+        (([1.2], [True]), r"outside \[0, 1\]"),
+        (([np.nan], [True]), "NaN"),
+    ],
+)
+def test_what_is_no_probability_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        reliability(*given)
+    with pytest.raises(ValueError, match="bins is 0"):
+        reliability([0.1], [True], bins=0)
+
+
+# recall over size ---------------------------------------------------------------------------------------------------
+
+
+def test_the_recall_curve_counts_lesions_near_each_size():
+    lesions = pd.DataFrame({"threshold": [0.5] * 4 + [0.9] * 4, "min_volume_mm3": 0, "size_mm": [1.0, 2.0, 2.1, 7] * 2})
+    lesions["found"] = [False, True, False, True, False, False, False, True]
+    curve = recall_curve(lesions, (1, 2, 4, 7)).set_index(["threshold", "at_mm"])
+    assert curve.lesions.tolist() == [2, 3, 0, 1] * 2
+    assert curve.recall[0.5].tolist()[:2] == [0.5, 1 / 3]
+    assert np.isnan(curve.recall[0.5, 4])
+    assert curve.recall[0.9, 7] == 1
+    assert recall_curve(lesions).at_mm.unique().tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert recall_curve(lesions[:0]).empty
+
+
+def test_recall_by_size_puts_an_edge_into_the_class_above_and_loses_nobody():
+    lesions = pd.DataFrame({"diameter_mm": [1, 2, 2.9, 3, 40], "found": [False, False, True, True, True]})
+    classes = recall_by_size(lesions, (0, 2, 3, np.inf))
+    assert classes.lesions.tolist() == [1, 2, 2]
+    assert classes.found.tolist() == [0, 1, 2]
+    assert classes.recall.tolist() == [0, 0.5, 1]
+    assert (classes.low[1], classes.high[1]) == wilson_interval(1, 2)
+
+
+def test_recall_by_size_of_an_empty_class_is_nan():
+    classes = recall_by_size(pd.DataFrame({"diameter_mm": [1.0], "found": [True]}), (0, 2, 3))
+    assert classes.loc[1, ["recall", "low", "high"]].isna().all()
+
+
+def test_recall_by_size_reads_the_lesions_of_a_detection():
+    truth = np.zeros((3, 12, 12), bool)
+    truth[1, 1, 1] = truth[1, 6:10, 6:10] = True
+    found = detect(truth * (np.arange(12) > 4), truth, spacing_mm=(2.0, 0.8, 1.1))
+    assert found.truth.size_mm.tolist() == pytest.approx([1.207, 3.042], abs=1e-3)
+    assert recall_by_size(found.truth, (0, 3, np.inf), size="size_mm").recall.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 7), (7, 7), (1, 1), (105, 122), (3, 1000)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_wilson_interval_agrees_with_scipy(successes, trials, confidence):
+    expected = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    assert wilson_interval(successes, trials, confidence) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_wilson_interval_without_trials_is_nan():
+    assert np.isnan(wilson_interval(0, 0)).all()

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from small_maps import TOUCHING, block, has_ties, parts, picai_hits, random_pair
 
-from kit.metrics import RULES, THRESHOLDS, Encounter, Predicted, Truth, detect, hysteresis, iou_rule, rule_of, sweep
+from kit.metrics import (
+    RULES,
+    THRESHOLDS,
+    Contact,
+    Predicted,
+    Truth,
+    detect,
+    hysteresis,
+    iou_rule,
+    rule_of,
+    sweep,
+)
 from kit.scans import measure
 
 SPACING = (2.4, 0.9, 1.3)
@@ -235,8 +246,8 @@ def test_turning_and_flipping_the_scan_changes_no_rule(rule, seed, order, flips)
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_recall_never_rises_with_theta(rule, seed):
-    # from `low` on; below, raising theta breaks components up. The thesis' rule is the exception: test_metrics has a
-    # scan whose recall rises, because its nearest component disappears
+    # from `low` on; below, raising theta breaks components up. The thesis' rule is the exception: test_detection has
+    # a scan whose recall rises, because its nearest component disappears
     probability, truth = random_pair(seed)
     thresholds = [threshold for threshold in THRESHOLDS if threshold >= 0.2]
     table = sweep(probability, truth, thresholds, (0,), spacing_mm=SPACING, rule=rule)
@@ -287,10 +298,10 @@ def test_semantic_figures_are_those_of_panoptica(shared_data):
     voxels = np.bincount(predicted[predicted > 0] - 1)
     flat = np.flatnonzero(predicted)
     instances = Predicted(voxels, None, None, None, flat, predicted.reshape(-1)[flat] - 1, predicted.shape)
-    encounter = Encounter(Truth(measure(truth, (1, 1, 1)), truth), instances, (1, 1, 1))
-    links = iou_rule(0.5).link(encounter, np.arange(len(voxels)))
-    tp, fn, fp = links.found.sum(), (~links.found).sum(), (~links.hit).sum()
-    dice = encounter.lesion_dice(links, np.arange(len(voxels)))[links.found]
+    contact = Contact(Truth(measure(truth, (1, 1, 1)), truth), instances, (1, 1, 1))
+    links = iou_rule(0.5).link(contact, np.arange(len(voxels)))
+    tp, fn, fp = links.counts.values()
+    dice = contact.lesion_dice(links, np.arange(len(voxels)))[links.found]
     assert (tp, fn, fp) == (73, 14, 16)
     assert tp / (tp + (fn + fp) / 2) == pytest.approx(0.8295454545454546)
     assert dice.mean() == pytest.approx(0.8802182546605446)

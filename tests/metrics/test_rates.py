@@ -1,15 +1,23 @@
+"""Rates against the rows as they stand, the bootstrap against the slow one, and the exchange test against counting."""
+
+from itertools import product
+from time import perf_counter
+
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
+from small_maps import cohort
 
 from kit.metrics import (
+    RATES,
+    compare,
+    compare_all,
     detect,
-    recall_by_size,
-    recall_curve,
+    intervals,
+    patient_weights,
+    quantiles,
     summarise,
     sweep,
-    wilson_interval,
     with_and_without_lesions,
 )
 
@@ -71,46 +79,149 @@ def test_scans_without_lesions_are_shown_apart():
     assert set(with_and_without_lesions(two_scans()[1]).lesions) == {"without", "all"}
 
 
-def test_the_recall_curve_counts_lesions_near_each_size():
-    lesions = pd.DataFrame({"threshold": [0.5] * 4 + [0.9] * 4, "min_volume_mm3": 0, "size_mm": [1.0, 2.0, 2.1, 7] * 2})
-    lesions["found"] = [False, True, False, True, False, False, False, True]
-    curve = recall_curve(lesions, (1, 2, 4, 7)).set_index(["threshold", "at_mm"])
-    assert curve.lesions.tolist() == [2, 3, 0, 1] * 2
-    assert curve.recall[0.5].tolist()[:2] == [0.5, 1 / 3]
-    assert np.isnan(curve.recall[0.5, 4])
-    assert curve.recall[0.9, 7] == 1
-    assert recall_curve(lesions).at_mm.unique().tolist() == [1, 2, 3, 4, 5, 6, 7]
-    assert recall_curve(lesions[:0]).empty
+# intervals and comparisons ------------------------------------------------------------------------------------------
 
 
-def test_recall_by_size_puts_an_edge_into_the_class_above_and_loses_nobody():
-    lesions = pd.DataFrame({"diameter_mm": [1, 2, 2.9, 3, 40], "found": [False, False, True, True, True]})
-    classes = recall_by_size(lesions, (0, 2, 3, np.inf))
-    assert classes.lesions.tolist() == [1, 2, 2]
-    assert classes.found.tolist() == [0, 1, 2]
-    assert classes.recall.tolist() == [0, 0.5, 1]
-    assert (classes.low[1], classes.high[1]) == wilson_interval(1, 2)
+def rate_by_rows(table, rate):
+    """Slow twin: a rate from the rows as they stand."""
+    lesions = table.tp + table.fn
+    return {
+        "recall": table.tp.sum() / max(lesions.sum(), 1),
+        "precision": table.tp.sum() / max((table.tp + table.fp).sum(), 1),
+        "fp_per_scan": table.fp.mean(),
+        "fp_per_slice": table.fp.sum() / table.slices.sum(),
+        "dice": table.dice[lesions > 0].mean(),
+        "dice_healthy": table.dice_healthy.mean(),
+        "lesion_dice": (table.lesion_dice * lesions).sum() / max(lesions.sum(), 1),
+    }[rate]
 
 
-def test_recall_by_size_of_an_empty_class_is_nan():
-    classes = recall_by_size(pd.DataFrame({"diameter_mm": [1.0], "found": [True]}), (0, 2, 3))
-    assert classes.loc[1, ["recall", "low", "high"]].isna().all()
+@pytest.mark.parametrize("rate", RATES)
+def test_intervals_agree_with_drawing_the_rows_themselves(rate):
+    table, draws = cohort(12), 60
+    row = intervals(table, draws=draws, seed=3).iloc[0]
+    patients = [rows for _, rows in table.groupby("patient_id")]
+    values = []
+    for counts in patient_weights(12, draws, 3).astype(int):
+        values.append(
+            rate_by_rows(pd.concat([rows for rows, n in zip(patients, counts, strict=True) for _ in range(n)]), rate)
+        )
+    assert row[rate] == pytest.approx(rate_by_rows(table, rate))
+    assert (row[f"{rate}_low"], row[f"{rate}_high"]) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
 
 
-def test_recall_by_size_reads_the_lesions_of_a_detection():
-    truth = np.zeros((3, 12, 12), bool)
-    truth[1, 1, 1] = truth[1, 6:10, 6:10] = True
-    found = detect(truth * (np.arange(12) > 4), truth, spacing_mm=SPACING)
-    assert found.truth.size_mm.tolist() == pytest.approx([1.207, 3.042], abs=1e-3)
-    assert recall_by_size(found.truth, (0, 3, np.inf), size="size_mm").recall.tolist() == [0, 1]
+def test_intervals_have_the_values_of_summarise_for_every_group():
+    table = cohort(9, thresholds=(0.3, 0.5, 0.9))
+    ours, theirs = intervals(table, draws=20), summarise(table)
+    for name in ("threshold", "scans", "tp", "fn", "fp", "recall", "precision", "fp_per_scan", "fp_per_slice", "dice"):
+        np.testing.assert_allclose(ours[name], theirs[name])
 
 
-@pytest.mark.parametrize(("successes", "trials"), [(0, 7), (7, 7), (1, 1), (105, 122), (3, 1000)])
-@pytest.mark.parametrize("confidence", [0.9, 0.95])
-def test_wilson_interval_agrees_with_scipy(successes, trials, confidence):
-    expected = binomtest(successes, trials).proportion_ci(confidence, method="wilson")
-    assert wilson_interval(successes, trials, confidence) == pytest.approx((expected.low, expected.high), abs=1e-12)
+def test_networks_on_the_same_patients_share_their_draws():
+    table = pd.concat([cohort(8).assign(network=name) for name in "AB"])
+    both = intervals(table, by=["network"], draws=50)
+    assert both.drop(columns="network").drop_duplicates().shape[0] == 1
 
 
-def test_wilson_interval_without_trials_is_nan():
-    assert np.isnan(wilson_interval(0, 0)).all()
+def test_a_rate_without_denominator_is_nan_and_a_table_without_dice_has_no_dice():
+    table = pd.DataFrame({"patient_id": [1, 2], "tp": 0, "fn": 0, "fp": [3, 5], "threshold": 0.5})
+    row = intervals(table, by=["threshold"], draws=20).iloc[0]
+    assert np.isnan([row.recall, row.recall_low, row.recall_high]).all()
+    assert (row.precision, row.fp_per_scan) == (0, 4)
+    assert "dice" not in row
+    with pytest.raises(ValueError, match="no column threshold"):
+        intervals(table.drop(columns="threshold"))
+
+
+def test_two_thousand_draws_of_a_cohort_of_fifty_take_less_than_a_tenth_of_a_second():
+    table = cohort(50)
+    intervals(table)
+    started = perf_counter()
+    intervals(table)
+    assert perf_counter() - started < 0.1 * 5  # five times for a busy machine
+
+
+def test_an_interval_is_as_wide_as_theory_says():
+    rng = np.random.default_rng(0)
+    tp = rng.integers(0, 2, 300)
+    table = pd.DataFrame({"patient_id": range(300), "tp": tp, "fn": 1 - tp, "fp": 0, "threshold": 0.5})
+    row = intervals(table, by=["threshold"]).iloc[0]
+    reach = 1.96 * np.sqrt(row.recall * (1 - row.recall) / 300)
+    assert (row.recall_low, row.recall_high) == pytest.approx((row.recall - reach, row.recall + reach), abs=0.01)
+
+
+def test_quantiles_leave_out_nan_and_agree_with_numpy():
+    values = np.random.default_rng(1).random((101, 3, 2))
+    values[::3, 1, 0], values[:, 2, 1] = np.nan, np.nan
+    expected = [[np.nanquantile(values[:, i, j], [0.05, 0.95]) for j in range(2)] for i in range(2)]
+    np.testing.assert_allclose(quantiles(values, 0.9)[:, :2], np.moveaxis(expected, -1, 0))
+    assert np.isnan(quantiles(values, 0.9)[:, 2, 1]).all()
+
+
+def test_the_difference_of_two_networks_is_that_of_their_rates():
+    a, b = cohort(10, seed=1), cohort(10, seed=1).assign(fp=lambda t: t.fp + 2)
+    result = compare(a, b.sample(frac=1, random_state=2))  # in whatever order the rows come
+    for rate in RATES:
+        assert result.a[rate] == pytest.approx(rate_by_rows(a, rate))
+        assert result.b[rate] == pytest.approx(rate_by_rows(b, rate))
+    assert result.difference.fp_per_scan == pytest.approx(2)
+    assert (result.low.fp_per_scan, result.high.fp_per_scan) == pytest.approx((2, 2))
+    assert result.difference.recall == 0
+    assert result.p.recall == 1
+
+
+def test_the_p_value_counts_all_exchanges_of_few_patients():
+    a = cohort(6, seed=4)
+    b = cohort(6, seed=4).assign(fp=lambda t: np.random.default_rng(1).poisson(6, len(t)))
+    sums = [table.groupby("patient_id").fp.sum().to_numpy() for table in (a, b)]
+    observed = abs(sums[1].sum() - sums[0].sum())
+    differences = [
+        abs(sum(s * (y - x) for s, x, y in zip(signs, *sums, strict=True))) for signs in product((1, -1), repeat=6)
+    ]
+    expected = np.mean([difference >= observed for difference in differences])
+    assert compare(a, b).p.fp_per_scan == pytest.approx(expected)
+
+
+def test_drawn_exchanges_come_near_to_all_of_them():
+    a, b = cohort(12, seed=5), cohort(12, seed=5).assign(fp=lambda t: np.random.default_rng(2).poisson(5, len(t)))
+    every, drawn = (compare(a, b, permutations=number).p for number in (5000, 4000))  # 2^12 = 4096
+    assert every.fp_per_scan == pytest.approx(drawn.fp_per_scan, abs=0.03)
+    assert every.precision == pytest.approx(drawn.precision, abs=0.03)
+
+
+def test_p_values_of_networks_that_do_not_differ_are_spread_evenly():
+    p = [compare(cohort(7, seed=s), _other_fp(cohort(7, seed=s), s), draws=2).p.fp_per_scan for s in range(120)]
+    assert np.mean(np.array(p) <= 0.25) == pytest.approx(0.25, abs=0.12)
+
+
+def _other_fp(table, seed):
+    return table.assign(fp=np.random.default_rng(10_000 + seed).poisson(4, len(table)))
+
+
+def test_the_smallest_p_of_five_patients_is_two_in_thirty_two():
+    table = pd.DataFrame({"scan_id": range(5), "patient_id": range(5), "tp": 1, "fn": 0, "fp": range(5)})
+    assert compare(table, table.assign(fp=table.fp + 3)).p.fp_per_scan == 2 / 32
+
+
+def test_holm_raises_the_p_values_and_keeps_their_order():
+    base = cohort(9, seed=6).assign(network="A")
+    others = [base.assign(network=name, fp=base.fp + extra) for name, extra in (("B", 3), ("C", 0), ("D", 1))]
+    result = compare_all(pd.concat([base, *others]), "A", rate="fp_per_scan")
+    assert result.index.tolist() == ["B", "C", "D"]
+    assert result.p_holm.tolist() == pytest.approx([3 * result.p["B"], 1, 3 * result.p["D"]])
+    with pytest.raises(ValueError, match="'Z' is not in the table"):
+        compare_all(base, "Z")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: b[1:], "only one of the two has '0-0'"),
+        (lambda b: pd.concat([b, b[:1]]), "'0-0' comes twice"),
+        (lambda b: b.assign(patient_id=b.patient_id + 1), "another patient_id"),
+    ],
+)
+def test_tables_that_are_not_paired_are_refused(change, message):
+    table = cohort(4, seed=7)
+    with pytest.raises(ValueError, match=message):
+        compare(table, change(table))

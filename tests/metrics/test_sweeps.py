@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_maps import block, random_pair
 
-from kit.metrics import MOST_POINTS, RULES, detect, operating_points, sweep_lesions
+from kit.metrics import RULES, detect, operating_points, sweep_lesions
+from kit.metrics.sweeps import MOST_POINTS
 
 SPACING = (2.4, 0.9, 1.3)
 
