@@ -11,6 +11,7 @@ import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,6 +23,7 @@ from kit.metrics.curves import reliability
 from kit.metrics.pairing import checked_probability, pair
 from kit.metrics.sweeps import score_settings, tables_of
 from kit.scans import (
+    SEARCHES,
     ScanError,
     lesion_table,
     load_row,
@@ -83,6 +85,7 @@ def score(
     rule="thesis",
     min_volume_mm3=0,
     rules=None,
+    search="head",
     where=None,
     workers=1,
     progress=True,
@@ -102,16 +105,17 @@ def score(
         From (image, mask, **options) to a probability map, such as `kit.models.Detector`, with (slice, row, column)
         arrays at 1 mm; or a folder of maps or masks, see `find_predictions`.
     table : pandas.DataFrame
-        Labelled rows of a manifest. A scan is searched inside its `mask` if the row has one, otherwise all over the
-        head.
+        Labelled rows of a manifest.
     folder : path, optional
         Keeps the tables, and a detector's maps, in one subfolder a scan; a scan that is there already is read back, and
         scored again from its map where another rule or threshold is asked for. A folder is for one source, search
         region and set of labels. Without it nothing stays.
     threshold, low, rule, min_volume_mm3, rules
         As in `score_scan`.
+    search : {"head", "brain"}
+        Where a scan is searched whose row has no `mask`, see `kit.scans.search_region`.
     where : callable, optional
-        From (scan, row) to the search region, bool (slice, row, column) on the scan at 1 mm, such as `partitions`.
+        In place of `search`: from (scan, row) to the search region, bool (slice, row, column) on the scan at 1 mm, such as `partitions`.
     workers : int
         How many processes score. 1 is this process, one scan after the other; more are started beside it and score
         while it maps the next scan. A script that asks for more needs ``if __name__ == "__main__"``.
@@ -133,7 +137,7 @@ def score(
     """
     settings = score_settings(threshold, low, rule, min_volume_mm3, rules)
     rows, foreign = table.to_dict("records"), isinstance(source, str | os.PathLike)
-    _check_call(source, rows, settings, workers, options if foreign else {})
+    _check_call(source, rows, settings, search, workers, options if foreign else {})
     paths, problems = find_predictions(source, table) if foreign else ({}, [])
     with TemporaryDirectory() if folder is None else nullcontext(folder) as kept:
         jobs = [_Job(row, Path(kept) / row["scan_id"], settings, paths.get(row["scan_id"])) for row in rows]
@@ -142,6 +146,7 @@ def score(
         problems += filter(None, _each(_problem, checked, workers, "checking maps", len(checked), progress))
         if problems:
             raise PredictionError(source, problems)
+        where = where or (None if search == "head" else partial(search_region, search=search))
         ready = (_ready(job, source, where, options, folder is not None) for job in todo)
         for _ in _each(_score_job, ready, workers, "scoring", len(todo), progress):
             pass
@@ -249,12 +254,14 @@ class _Job:
         return complete and json.loads(path.read_text()) == self.facts
 
 
-def _check_call(source, rows, settings, workers, unused):
+def _check_call(source, rows, settings, search, workers, unused):
     """Refuse what cannot work, before any work."""
     if not (isinstance(source, str | os.PathLike) or callable(source)):
         raise ValueError(f"source is {source!r}: pass a detector, a function, or a folder of maps")
     if unused:
         raise ValueError(f"a folder of maps takes no {', '.join(unused)}: options go to a detector")
+    if search not in SEARCHES:
+        raise ValueError(f"search is {search!r}: pass one of {', '.join(SEARCHES)}")
     if workers < 1:
         raise ValueError(f"workers is {workers}: pass how many processes score, at least 1")
     for rule in {settings["rule"], *settings["rules"]} if workers > 1 else ():
