@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 from small_maps import DRAWN, block, points_of
 
-from kit.experiments import sampled
+from kit.experiments import published_sampled
 from kit.figures import evaluation
 from kit.metrics import (
     detect,
@@ -126,7 +126,7 @@ def test_two_curves_in_one_are_refused(axes):
 
 
 def test_a_published_point_lies_where_the_curve_would(axes):
-    network = sampled().loc["D"]
+    network = published_sampled().loc["D"]
     ax = evaluation.published_point(axes(), network.recall, network.precision, "thesis, D")
     assert ax.lines[0].get_xydata() == pytest.approx(np.array([[84.7, 75.2]]))
     assert ax.texts[0].get_text() == "thesis, D"
