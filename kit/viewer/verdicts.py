@@ -163,8 +163,8 @@ def _revise(row, faults, load, low, path):
     own = load_row(row, spacing_mm=None)
     if probability.shape != own.image.shape:
         raise VerdictError(
-            f"{row['scan_id']}: the map has shape {probability.shape}, the scan's own grid {own.image.shape}; load it with "
-            "spacing_mm=None, as kit.viewer.saved_maps does"
+            f"{row['scan_id']}: the map has shape {probability.shape}, the scan's own grid {own.image.shape}; "
+            "load both with spacing_mm=None, as kit.viewer.saved_maps does"
         )
     label = np.zeros(own.image.shape, bool) if own.label is None else own.label.copy()
     numbered, changes = components(label), []
