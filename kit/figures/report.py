@@ -70,11 +70,11 @@ def _head(tables, about):
     scans, lesions = tables["scans"], tables["lesions"]
     free, smallest = int((scans.lesions == 0).sum()), about["min_volume_mm3"]
     removed = f"; findings below {smallest:g} mm³ are removed where nothing else is said" if smallest else ""
+    meaning = html.escape(rule_of(about["rule"]).meaning)
     text = (
         f"{len(scans)} scans of {scans.patient_id.nunique()} patients, {len(lesions)} lesions; {free} scans have none. "
         f"Maps are binarised by hysteresis at {about['threshold']:g} and {about['low']:g}{removed}. Findings are "
-        f"matched by the rule <b>{about['rule']}</b>: {html.escape(rule_of(about['rule']).meaning)}. "
-        "Intervals are 95 % bootstraps over patients."
+        f"matched by the rule <b>{about['rule']}</b>: {meaning}. Intervals are 95 % bootstraps over patients."
     )
     source = f"Predictions: {html.escape(str(about['predictions']))}; manifest: {html.escape(str(about['manifest']))}."
     return f'<h1>{_title(about)}</h1>\n<p>{text}</p>\n<p class="small">{source}</p>'

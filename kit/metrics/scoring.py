@@ -151,8 +151,8 @@ def score(
         for _ in _each(_score_job, ready, workers, "scoring", len(todo), progress):
             pass
         found = [{name: named(read_table(job.place / f"{name}.csv"), job.row) for name in TABLES} for job in jobs]
-    found = found or [_without_rows(settings)]
-    return Scores(*(joined([tables[name] for tables in found]) for name in TABLES))
+    typed = _without_rows(settings)
+    return Scores(*(joined([tables[name] for tables in found], typed[name]) for name in TABLES))
 
 
 def find_predictions(folder, table):
@@ -216,8 +216,8 @@ def partitions(scan, row, *, margin_mm=PARTITION_MARGIN_MM, seed=0):
 
 
 def read_table(path):
-    """Read back a table that `score` wrote, floats to the last digit, tuples included."""
-    return pd.read_csv(path, converters=TUPLES, float_precision="round_trip")
+    """Read back a table that `score` wrote, tuples included."""
+    return pd.read_csv(path, converters=TUPLES)
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ def _check_call(source, rows, settings, search, workers, unused):
     for rule in {settings["rule"], *settings["rules"]} if workers > 1 else ():
         if not _travels(rule):
             raise ValueError(
-                f"rule {rule.name!r} is not importable by other processes: move it to a module, or workers=1"
+                f"rule {rule.name!r} cannot be imported by other processes: move it to a module, or pass workers=1"
             )
     unlabelled = [f"{row['scan_id']}: has no label" for row in rows if not row.get("label")]
     if unlabelled:
@@ -375,9 +375,9 @@ def named(table, row):
     return table.assign(**names)[[*names, *(name for name in table if name not in names)]]
 
 
-def joined(tables):
-    """Tables of several scans as one; those without rows only lend their columns."""
-    whole = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+def joined(tables, typed):
+    """Tables of several scans as one; where none has a row, `typed`, the table without rows."""
+    whole = pd.concat([table for table in tables if len(table)] or [typed], ignore_index=True)
     return whole.astype({name: bool for name in ("found", "hit") if name in whole})  # a file without rows has no type
 
 

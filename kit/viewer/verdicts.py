@@ -165,7 +165,7 @@ def _revise(row, faults, load, low, path):
     if probability.shape != own.image.shape:
         raise VerdictError(
             f"{row['scan_id']}: the map has shape {probability.shape}, the scan's own grid {own.image.shape}; "
-            "load it with spacing_mm=None, as kit.viewer.saved_maps does"
+            "load both with spacing_mm=None, as kit.viewer.saved_maps does"
         )
     label = np.zeros(own.image.shape, bool) if own.label is None else own.label.copy()
     numbered, changes = components(label), []
