@@ -15,7 +15,7 @@ from kit.scans import SEARCHES, select
 # segments, patches to visit in all on patches.
 PROFILES = {
     "quick": {
-        "segments": {"budget": 150, "epochs": 3, "validation_patches": 600},
+        "segments": {"budget": 100, "epochs": 4, "validation_patches": 600},
         "patches": {"budget": 6000, "epochs": 3, "validation_patches": 1000},
     },
     "full": {
@@ -142,7 +142,7 @@ def run_size(experiment, profile, options=(), *, examples="segments"):
     """The size of a run as `kit.experiments.train` takes it: epochs, steps or patches an epoch, validation_patches.
 
     >>> run_size(EXPERIMENTS["A"], "quick")
-    {'steps_per_epoch': 50, 'epochs': 3, 'validation_patches': 600}
+    {'steps_per_epoch': 25, 'epochs': 4, 'validation_patches': 600}
     >>> run_size(EXPERIMENTS["FCN"], "full", examples="patches")
     {'patches_per_epoch': None, 'patience': 2, 'drops': 3, 'epochs': 250, 'validation_patches': None}
     """
