@@ -70,7 +70,8 @@ def learn_patches(network, optimizer, source, rows, settings, device, progress):
             bar.update(len(label))
     require_finite(total[0], settings["learning_rate"])
     loss, accuracy = (total / len(rows)).tolist()
-    size = {"voxels_learnt": len(rows), "patches_worth": len(rows)}
+    outputs = (network.training_shape[-1] - network.patch_shape[-1] + 1) ** 2  # of a patch: 36 of the FCN's
+    size = {"voxels_learnt": outputs * len(rows), "patches_worth": len(rows)}
     return {"train_loss": loss, "train_accuracy": accuracy, **size}
 
 

@@ -12,6 +12,7 @@ from kit.models import ModelError, Network, build
 from kit.samplers import SCHEMES, SamplerError, draw, patches, prepare
 
 TINY = Network("tiny", (1, 13, 13), "conv3-4 mp-3-2", (16, 2))  # has dropout, so that its randomness is tested too
+SEGMENTS = {"examples": "segments", "steps_per_epoch": 6, "validation_patches": 64, "device": "cpu", "progress": False}
 BUDGET = {"patches_per_epoch": 128, "validation_patches": 64, "device": "cpu", "progress": False}
 
 
@@ -190,9 +191,11 @@ def test_a_loss_that_is_no_number_ends_with_a_remedy_and_keeps_the_last_good_epo
     assert run.load_checkpoint() is None
 
 
-def test_bfloat16_trains_and_leaves_float32_weights(cohorts):
+@pytest.mark.parametrize("examples", ["patches", "segments"])
+def test_bfloat16_trains_and_leaves_float32_weights(cohorts, examples):
     network = build(TINY, seed=1)
-    history = train(network, *cohorts, epochs=1, dtype="bfloat16", **BUDGET)
+    given = BUDGET if examples == "patches" else SEGMENTS | {"scheme": "hard-negatives", "hard_scans": 0}
+    history = train(network, *cohorts, epochs=1, dtype="bfloat16", **given)
     assert np.isfinite(history.validation_loss[0])
     assert {tensor.dtype for tensor in network.state_dict().values()} == {torch.float32}
 
@@ -236,9 +239,6 @@ def test_the_fcn_learns_from_maps_of_outputs_and_is_scored_voxel_by_voxel(cohort
 def test_training_takes_border_pairs(cohorts, scheme):
     history = train(build(TINY, seed=1), *cohorts, epochs=1, scheme=scheme, **BUDGET)
     assert 100 < history.patches_worth[0] <= 128
-
-
-SEGMENTS = {"examples": "segments", "steps_per_epoch": 6, "validation_patches": 64, "device": "cpu", "progress": False}
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
