@@ -115,7 +115,8 @@ def score(
     search : {"head", "brain"}
         Where a scan is searched whose row has no `mask`, see `kit.scans.search_region`.
     where : callable, optional
-        In place of `search`: from (scan, row) to the search region, bool (slice, row, column) on the scan at 1 mm, such as `partitions`.
+        In place of `search`: from (scan, row) to the search region, bool (slice, row, column) on the scan at 1 mm, such
+        as `partitions`.
     workers : int
         How many processes score. 1 is this process, one scan after the other; more are started beside it and score
         while it maps the next scan. A script that asks for more needs ``if __name__ == "__main__"``.
