@@ -303,7 +303,8 @@ def reliability(probability, truth, mask=None, *, bins=BINS):
     if not ((probability >= 0) & (probability <= 1)).all():  # NaN fails both
         raise ValueError("probability holds NaN or values outside [0, 1]")
     edges = np.linspace(0, 1, bins + 1)
-    owner = np.minimum(np.searchsorted(edges, probability, side="right") - 1, bins - 1)
+    owner, above = np.zeros(len(probability), int), np.flatnonzero(probability >= edges[1])  # most lie in the first
+    owner[above] = np.minimum(np.searchsorted(edges, probability[above], side="right") - 1, bins - 1)
     count = np.bincount(owner, minlength=bins)
     lesion = np.bincount(owner[truth], minlength=bins)
     total = np.bincount(owner, probability, minlength=bins)

@@ -305,9 +305,10 @@ def error_table_of(
 def _lesion_peaks(pairing, merge):
     """(lesion,) highest probability inside each."""
     lesions = pairing.lesions(merge)
-    inside = lesions.labels > 0
+    flat = np.flatnonzero(pairing.truth)
+    owner, value = lesions.labels.reshape(-1)[flat] - 1, pairing.probability.reshape(-1)[flat]
     peak = np.zeros(len(lesions.table))
-    np.maximum.at(peak, lesions.labels[inside] - 1, pairing.probability[inside])
+    np.maximum.at(peak, owner[owner >= 0], value[owner >= 0])  # below 0: a lesion that does not count
     return peak
 
 

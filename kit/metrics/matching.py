@@ -17,7 +17,7 @@ A new rule is a function from (contact, kept) to `Links` and an entry in `RULES`
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -34,12 +34,12 @@ class Links:
     pairs: np.ndarray
     spared: np.ndarray
 
-    @property
+    @cached_property
     def found(self):
         """(lesion,) bool."""
         return self.pairs.any(axis=1)
 
-    @property
+    @cached_property
     def hit(self):
         """(component,) bool; what is not hit is a false positive."""
         return self.pairs.any(axis=0) | self.spared
@@ -103,7 +103,7 @@ def thesis(contact, kept):
     links = _nothing(contact, kept)
     if not links.pairs.size:
         return links
-    nearest = contact.distance_mm[:, kept].argmin(axis=1)  # (lesion,)
+    nearest = contact.distance_mm.take(kept, axis=1).argmin(axis=1)  # (lesion,)
     lesion = np.arange(contact.lesions)
     distance, in_box = contact.distance_mm[lesion, kept[nearest]], contact.in_box[lesion, kept[nearest]]
     accepted = np.flatnonzero(np.where(contact.lesion_volume_mm3 < SMALL_LESION_MM3, distance < NEAR_MM, in_box))
@@ -120,7 +120,7 @@ def overlap(contact, kept):
     Parameters and result as `thesis`; pairs are many-to-many. Counted so in lesion-metrics
     (github.com/jcreinhold/lesion-metrics).
     """
-    return Links(contact.shared[:, kept] > 0, np.zeros(len(kept), bool))
+    return Links(contact.shared.take(kept, axis=1) > 0, np.zeros(len(kept), bool))
 
 
 def iou(contact, kept, *, at_least=LEAST_IOU, spare=False):
@@ -132,7 +132,7 @@ def iou(contact, kept, *, at_least=LEAST_IOU, spare=False):
     github.com/DIAGNijmegen/picai_eval).
     """
     links = _nothing(contact, kept)
-    both = contact.shared[:, kept]
+    both = contact.shared.take(kept, axis=1)
     whole = contact.lesion_voxels[:, None] + contact.predicted.voxels[kept] - both
     share = both / whole
     good = share >= at_least - 1e-12
@@ -150,7 +150,7 @@ def brats(contact, kept):
     Parameters and result as `thesis`, with the merged lesions of BraTS-METS; pairs are many-to-many. A. W. Moawad et
     al., The Brain Tumor Segmentation (BraTS-METS) Challenge 2023, arXiv:2306.00838.
     """
-    return Links(contact.reached[:, kept], contact.near_ignored[kept])
+    return Links(contact.reached.take(kept, axis=1), contact.near_ignored[kept])
 
 
 def centre(contact, kept):
@@ -160,7 +160,7 @@ def centre(contact, kept):
     where its centre lies between their voxels). The hit criterion of LUNA16 (A. A. A. Setio et al., Medical Image
     Analysis 42 (2017) 1-13), with the lesion itself in place of its sphere.
     """
-    return Links(contact.centre_inside[:, kept], np.zeros(len(kept), bool))
+    return Links(contact.centre_inside.take(kept, axis=1), np.zeros(len(kept), bool))
 
 
 def iou_rule(at_least=LEAST_IOU, *, spare=False):

@@ -202,7 +202,7 @@ class Contact:
     @cached_property
     def reached(self):
         """Whether a component has voxels in the dilated lesion, bool."""
-        return self._count(np.maximum(self.truth.reach, 0)) > 0
+        return self._count(self.truth.reach) > 0
 
     @cached_property
     def near_ignored(self):
@@ -237,7 +237,7 @@ class Contact:
 
     def lesion_dice(self, links, kept):
         """(lesion,) Dice of each lesion and all kept components that are its own; 0 where it has none."""
-        both = (self.shared[:, kept] * links.pairs).sum(axis=1)
+        both = (self.shared.take(kept, axis=1) * links.pairs).sum(axis=1)
         own = links.pairs @ self.predicted.voxels[kept]
         return 2 * both / (self.lesion_voxels + own)
 
@@ -294,20 +294,26 @@ def read_truth(truth, spacing_mm, *, merge=False):
     """
     labels = np.zeros(truth.shape, np.int32)
     flat = np.flatnonzero(truth)
-    labels.reshape(-1)[flat] = _numbered(np.array(np.unravel_index(flat, truth.shape)))
+    places = np.array(np.unravel_index(flat, truth.shape))  # (3, voxel)
+    labels.reshape(-1)[flat] = _numbered(places)
     if not merge or not flat.size:
-        return Truth(measure(labels, spacing_mm), labels, np.zeros_like(labels) if merge else None)
-    reach = components(_dilated(truth))
-    lowest = np.full(reach.max() + 1, labels.max() + 1)  # (group,), of the components in a group
-    np.minimum.at(lowest, reach[truth], labels[truth])
+        return Truth(measure(labels, spacing_mm), labels, np.zeros(labels.shape, np.int32) if merge else None)
+    box = tuple(slice(max(low - 1, 0), high + 2) for low, high in zip(places.min(1), places.max(1), strict=True))
+    lesion, own = truth[box], labels[box]  # there is nothing outside, dilated or not
+    reach = components(ndimage.binary_dilation(lesion, BRATS_STRUCTURE))
+    lowest = np.full(reach.max() + 1, own.max() + 1)  # (group,), of the components in a group
+    np.minimum.at(lowest, reach[lesion], own[lesion])
     order = np.argsort(lowest[1:])
     number = np.zeros(len(lowest), np.int32)
     number[1 + order] = np.arange(1, len(lowest))  # groups in the order of their lowest component
-    table = measure(np.where(truth, number[reach], 0), spacing_mm).assign(component=lowest[1:][order])
+    merged, around = np.zeros(labels.shape, np.int32), np.zeros(labels.shape, np.int32)
+    merged[box] = np.where(lesion, number[reach], 0)
+    table = measure(merged, spacing_mm).assign(component=lowest[1:][order])
     counts = table.volume_mm3.to_numpy() > BRATS_IGNORED_MM3
     number[1 + order] = np.where(counts, np.cumsum(counts), -1)
-    reach = number[reach]
-    return Truth(table[counts].reset_index(drop=True), np.where(truth, np.maximum(reach, 0), 0), reach)
+    around[box] = number[reach]
+    merged[box] = np.where(lesion, np.maximum(around[box], 0), 0)
+    return Truth(table[counts].reset_index(drop=True), merged, around)
 
 
 def read_map(probability, low, spacing_mm):
@@ -359,14 +365,6 @@ def _numbered(places):
         return np.zeros(0, np.int32)
     low = places.min(axis=1)
     box = np.zeros(places.max(axis=1) + 1 - low, bool)
-    own = tuple(places - low[:, None])
-    box[own] = True
-    return components(box)[own]
-
-
-def _dilated(truth):
-    """`truth` with one BraTS dilation, looked at only around the lesions."""
-    box = tuple(slice(max(axis.min() - 1, 0), axis.max() + 2) for axis in np.nonzero(truth))
-    dilated = np.zeros(truth.shape, bool)
-    dilated[box] = ndimage.binary_dilation(truth[box], BRATS_STRUCTURE)
-    return dilated
+    own = np.ravel_multi_index(places - low[:, None], box.shape)
+    box.reshape(-1)[own] = True
+    return components(box).reshape(-1)[own]
