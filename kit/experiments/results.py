@@ -247,7 +247,7 @@ def format_scores(table):
     columns |= {title: with_interval(table, score, *shape) for score, title, *shape in SAMPLED_FORMAT}
     text = pd.DataFrame(columns, table.index)
     text.loc[table.scans.isna().to_numpy()] = ""
-    text.loc[table.patches_worth.isna().to_numpy(), "patches visited"] = "not published"
+    text.loc[table.patches_worth.isna().to_numpy(), "patches worth"] = "not published"
     return text
 
 

@@ -118,12 +118,12 @@ def training_panel(figure, name, history, recorded, others=()):
         learning_curves(axes[2], longer).set_title("On record: validation loss")
     else:
         clear(axes[2])
-    figure.suptitle(f"{name}: {history.patches_worth.iloc[-1]:,} patches visited here")
+    figure.suptitle(f"{name}: {history.patches_worth.iloc[-1]:,} patches' worth here")
     return figure
 
 
 def training_curves(axes, history):
-    """Draw loss (first axes) and accuracy, recall, precision (second) over the patches visited.
+    """Draw loss (first axes) and accuracy, recall, precision (second) over the size of the run, in patches' worth.
 
     Parameters
     ----------
@@ -144,12 +144,12 @@ def training_curves(axes, history):
         ax.set_xlim(left=0)
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.legend()
-        labelled(ax, title, "patches visited", unit)
+        labelled(ax, title, "patches' worth", unit)
     return axes
 
 
 def learning_curves(ax, histories, score="validation_loss"):
-    """Draw one score of several experiments' training over the patches visited.
+    """Draw one score of several experiments' training over the size of the run, in patches' worth.
 
     `histories` has the rows of `kit.experiments.train` with their `experiment`.
     """
@@ -157,7 +157,7 @@ def learning_curves(ax, histories, score="validation_loss"):
         ax.plot(history.patches_worth / 1000, history[score], markersize=4, label=name, **network_style(name))
     ax.set_xlim(0, None)
     ax.legend(fontsize=8)
-    return labelled(ax, "", "patches visited (thousands)", score.replace("_", " "))
+    return labelled(ax, "", "patches' worth (thousands)", score.replace("_", " "))
 
 
 def sampled_panel(figure, name, sweeps, lesions, compared):

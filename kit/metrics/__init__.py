@@ -20,7 +20,6 @@ from kit.metrics.pairing import Contact, Pairing, Predicted, Truth, pair
 from kit.metrics.rates import (
     RATES,
     compare,
-    compare_all,
     intervals,
     patient_weights,
     quantiles,

@@ -8,11 +8,11 @@ thresholds of a scan nothing changes, so that scans with different thresholds ar
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from math import inf, nan, sqrt
-from statistics import NormalDist
+from math import inf, nan
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 from kit.metrics.rates import CONFIDENCE, DRAWS, derive, patient_weights, quantiles, ratio
 
@@ -227,19 +227,9 @@ def recall_by_size(lesions, edges_mm=SIZE_CLASSES_MM, size="diameter_mm", confid
 
 
 def wilson_interval(successes, trials, confidence=0.95):
-    """Return the Wilson score interval of a proportion, for independent trials.
+    """Return the Wilson score interval (low, high) of a proportion, for independent trials; NaN without trials.
 
     Lesions of one patient are not independent: `kit.metrics.intervals` takes that into account.
-
-    Parameters
-    ----------
-    successes, trials : int
-    confidence : float
-
-    Returns
-    -------
-    (float, float)
-        Within [0, 1]; NaN without trials.
 
     References
     ----------
@@ -252,11 +242,8 @@ def wilson_interval(successes, trials, confidence=0.95):
     """
     if trials == 0:
         return nan, nan
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    rate, weight = successes / trials, z**2 / trials
-    middle = (rate + weight / 2) / (1 + weight)
-    reach = z / (1 + weight) * sqrt(rate * (1 - rate) / trials + weight / (4 * trials))
-    return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
+    low, high = binomtest(int(successes), int(trials)).proportion_ci(confidence, method="wilson")
+    return float(low), float(high)
 
 
 def reliability(probability, truth, mask=None, *, bins=BINS):

@@ -238,42 +238,6 @@ def compare(
     return pd.DataFrame(result, index=pd.Index(list(names), name="rate")).assign(patients=len(left))
 
 
-def compare_all(table, reference, *, by="network", rate="recall", **options):
-    """Compare every network of a table with one of them by `compare`, with Holm's correction for the number of them.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        Rows of `compare` for several networks, told apart by the column `by`.
-    reference
-        The network that stands as `a` in every comparison.
-    rate : str
-        Of `RATES`.
-    options
-        Go to `compare`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row a network but the reference, as in `compare`, with `p_holm`.
-
-    References
-    ----------
-    S. Holm, A simple sequentially rejective multiple test procedure, Scand. J. Stat. 6 (1979) 65-70.
-    """
-    networks = list(dict.fromkeys(table[by]))
-    if reference not in networks:
-        raise ValueError(f"{by} {reference!r} is not in the table; there are {', '.join(map(str, networks))}")
-    of = {name: table[table[by] == name] for name in networks}
-    rows = [
-        compare(of[reference], of[name], {rate: RATES[rate]}, **options).iloc[0].rename(name)
-        for name in networks
-        if name != reference
-    ]
-    result = pd.DataFrame(rows).rename_axis(by)
-    return result.assign(p_holm=_holm(result.p.to_numpy())) if rows else result
-
-
 def with_interval(table, rate, scale=1, digits=1):
     """A column of a table as text, each figure with its interval: a list such as ["89.8 (83.2–95.1)"].
 
@@ -406,14 +370,6 @@ def _exchange_p(left, right, columns, rates, permutations, seed):
     spare = 0 if every else 1  # leaving all patients where they are counts as one of the exchanges
     p = (as_large.sum(0) + spare) / np.maximum(known.sum(0) + spare, 1)
     return np.where(np.isnan(observed), np.nan, p)
-
-
-def _holm(p):
-    order = np.argsort(p)
-    raised = np.maximum.accumulate(np.minimum(1, p[order] * np.arange(len(p), 0, -1)))
-    adjusted = np.empty_like(raised)
-    adjusted[order] = raised
-    return adjusted
 
 
 def _require(table, columns):

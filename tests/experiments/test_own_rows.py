@@ -27,7 +27,7 @@ from kit.experiments import (
 from kit.models import NETWORKS, Detector, Network, layer_table, network_table
 from kit.samplers import SCHEMES, Scheme
 
-SIZE = {"patches": 96, "epochs": 2, "validation_patches": 16, "device": "cpu", "progress": False}
+SIZE = {"examples": "patches", "budget": 96, "epochs": 2, "validation_patches": 16, "device": "cpu", "progress": False}
 NAMES = ["Tiny-Five", "Tiny-Pairs"]
 
 
@@ -84,7 +84,7 @@ def test_its_evaluation_stands_beside_the_record_and_what_is_not_published(train
     assert compared.lesions.tolist()[:2] == [len(found.lesions)] * 2
     text = format_scores(compared)
     assert text.loc["published"].tolist() == ["not published", *[""] * 6]
-    assert text.loc["on record", "patches visited"] == "96"
+    assert text.loc["on record", "patches worth"] == "96"
     alone = comparison_table("Tiny-Five", found.sweep, 96, read_record(""))
     assert alone.index.tolist() == ["measured here", "published"]
 

@@ -22,7 +22,15 @@ from kit.experiments import (
 from kit.models import NETWORKS, Detector, ModelError, weights_metadata
 from kit.samplers import SCHEMES, draw
 
-SMALL = {"epochs": 2, "patches_per_epoch": 64, "validation_patches": 32, "progress": False, "device": "cpu"}
+SMALL = {"examples": "patches", "epochs": 2, "patches_per_epoch": 64, "validation_patches": 32}
+SMALL |= {"progress": False, "device": "cpu"}
+    "examples": "patches",
+    "epochs": 2,
+    "patches_per_epoch": 64,
+    "validation_patches": 32,
+    "progress": False,
+    "device": "cpu",
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +54,7 @@ def test_the_experiments_are_those_of_the_thesis():
 def test_the_two_profiles_are_sizes_of_one_recipe():
     assert set(PROFILES["quick"]) == set(PROFILES["full"]) == {"epochs", "patches", "validation_patches"}
     assert run_size(EXPERIMENTS["D"], "full") == {"epochs": 20, "patches_per_epoch": None, "validation_patches": None}
-    assert run_size(EXPERIMENTS["D"], "quick", {"patches": 900})["patches_per_epoch"] == 300
+    assert run_size(EXPERIMENTS["D"], "quick", {"budget": 900}, examples="patches")["patches_per_epoch"] == 300
 
 
 @pytest.mark.parametrize(
@@ -79,7 +87,14 @@ def test_an_experiment_whose_scheme_or_network_is_unknown_is_refused_before_any_
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_trains_and_gives_a_detector(table, tmp_path, name):
-    size = {"patches": 48, "epochs": 1, "validation_patches": 8, "progress": False, "device": "cpu"}
+    size = {
+        "examples": "patches",
+        "budget": 48,
+        "epochs": 1,
+        "validation_patches": 8,
+        "progress": False,
+        "device": "cpu",
+    }
     network, statistics, history = run_experiment(name, table, tmp_path / "run", **size)
     assert 20 <= history.patches_worth[0] <= 48
     found = Detector(network, statistics)(make_scan(1)[0][:, 40:52, 40:52])

@@ -7,7 +7,7 @@ from kit.__main__ import main
 from kit.experiments import RunError, gather, read_record, record_experiment, record_table
 from kit.phantom import plan_cohort
 
-SIZE = {"patches": 128, "epochs": 2, "validation_patches": 32, "device": "cpu", "progress": False}
+SIZE = {"examples": "patches", "budget": 128, "epochs": 2, "validation_patches": 32, "device": "cpu", "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,6 @@ def test_the_command_refuses_another_cohort_in_the_same_folder(tmp_path, capsys,
 
 def test_a_longer_run_is_evaluated_anew(table, tmp_path):
     assert record_experiment("A", table, tmp_path, **SIZE).patches_worth == 128
-    longer = record_experiment("A", table, tmp_path, **SIZE | {"patches": 192, "epochs": 3})
+    longer = record_experiment("A", table, tmp_path, **SIZE | {"budget": 192, "epochs": 3})
     assert longer.patches_worth == 192
     assert sorted(path.name for path in (tmp_path / "A-clean").glob("sampled_*")) == ["sampled_128", "sampled_192"]

@@ -96,7 +96,7 @@ def test_formatted_rates_have_their_intervals_and_a_rate_that_does_not_exist_a_d
     assert text.loc["measured here", "recall %"] == "–"
     assert text.loc["published", "recall %"] == "89.8"
     assert text.loc["on record", "recall %"].startswith("57.1 (")
-    assert text.loc["on record", "patches visited"] == "9,000"
+    assert text.loc["on record", "patches worth"] == "9,000"
 
 
 def test_changes_stand_beside_the_published_ones_and_pairs_that_are_not_on_record_are_left_out(record):

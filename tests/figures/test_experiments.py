@@ -104,7 +104,7 @@ def test_a_training_panel_shows_the_recorded_runs_asked_for_with_clean_labels():
     recorded = pd.concat([recorded, recorded.assign(labels="faulty"), recorded.assign(experiment="G")])
     figure = experiments.training_panel(Figure(), "B", history([0.01, 0.001]), recorded, ["A"])
     assert [line.get_label() for line in figure.axes[2].lines] == ["A", "B"]
-    assert figure.get_suptitle() == "B: 2,000 patches visited here"
+    assert figure.get_suptitle() == "B: 2,000 patches' worth here"
 
 
 def test_without_a_record_the_third_axes_of_a_training_panel_stay_empty():

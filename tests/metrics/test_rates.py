@@ -11,7 +11,6 @@ from small_maps import cohort
 from kit.metrics import (
     RATES,
     compare,
-    compare_all,
     detect,
     intervals,
     patient_weights,
@@ -201,16 +200,6 @@ def _other_fp(table, seed):
 def test_the_smallest_p_of_five_patients_is_two_in_thirty_two():
     table = pd.DataFrame({"scan_id": range(5), "patient_id": range(5), "tp": 1, "fn": 0, "fp": range(5)})
     assert compare(table, table.assign(fp=table.fp + 3)).p.fp_per_scan == 2 / 32
-
-
-def test_holm_raises_the_p_values_and_keeps_their_order():
-    base = cohort(9, seed=6).assign(network="A")
-    others = [base.assign(network=name, fp=base.fp + extra) for name, extra in (("B", 3), ("C", 0), ("D", 1))]
-    result = compare_all(pd.concat([base, *others]), "A", rate="fp_per_scan")
-    assert result.index.tolist() == ["B", "C", "D"]
-    assert result.p_holm.tolist() == pytest.approx([3 * result.p["B"], 1, 3 * result.p["D"]])
-    with pytest.raises(ValueError, match="'Z' is not in the table"):
-        compare_all(base, "Z")
 
 
 @pytest.mark.parametrize(
