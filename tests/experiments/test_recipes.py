@@ -24,13 +24,6 @@ from kit.samplers import SCHEMES, draw
 
 SMALL = {"examples": "patches", "epochs": 2, "patches_per_epoch": 64, "validation_patches": 32}
 SMALL |= {"progress": False, "device": "cpu"}
-    "examples": "patches",
-    "epochs": 2,
-    "patches_per_epoch": 64,
-    "validation_patches": 32,
-    "progress": False,
-    "device": "cpu",
-}
 
 
 @pytest.fixture(scope="module")
