@@ -66,7 +66,7 @@ def beside(name, sweep, patches_visited, record, threshold=0.5):
     name : str
         A key of `kit.experiments.EXPERIMENTS`.
     sweep : pandas.DataFrame
-        `kit.experiments.Evaluation.sweep` of what was measured here.
+        `kit.metrics.Scores.sweep` of what was measured here.
     patches_visited : int
         By the network that was measured.
     record : Record

@@ -76,7 +76,7 @@ def false_positive_positions(axes, errors, shape, *, head=None, size=0.08):
     axes : three Axes
         Axial, coronal and sagittal.
     errors : pandas.DataFrame
-        From `kit.metrics.errortable`, of scans on grids of about one shape.
+        From `kit.metrics.error_table`, of scans on grids of about one shape.
     shape : (slice, row, column) int
         Of the scans.
     head : (slice, row, column) bool array, optional
