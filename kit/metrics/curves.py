@@ -51,10 +51,7 @@ def froc(points, *, cluster="patient_id", draws=0, confidence=CONFIDENCE, seed=0
     pandas.DataFrame
         From the highest threshold down: threshold, tp, fn, fp, recall, precision, fp_per_scan.
 
-    Raises
-    ------
-    ValueError
-        If a scan has a threshold twice.
+    Raises ValueError if a scan has a threshold twice.
 
     Examples
     --------
@@ -137,10 +134,7 @@ def auroc(scores, positive):
     positive : sequence of bool
         Whether the scan has lesions.
 
-    Returns
-    -------
-    float
-        NaN where one of the two kinds is missing.
+    Returns NaN where one of the two kinds is missing.
 
     Examples
     --------
@@ -267,10 +261,7 @@ def reliability(probability, truth, mask=None, *, bins=BINS):
         One row a bin: from_p, to_p, count, lesion (how many of them are lesion) and total_p (the sum of their
         probabilities). A value at an edge belongs to the bin above, 1 to the last.
 
-    Raises
-    ------
-    ValueError
-        If the shapes differ, a probability is NaN or outside [0, 1], or there is no bin.
+    Raises ValueError if the shapes differ, a probability is NaN or outside [0, 1], or there is no bin.
 
     Examples
     --------
@@ -328,10 +319,7 @@ def expected_calibration_error(table):
     ECE = sum over bins of count / all * |fraction - mean probability|; 0 is perfect. Most voxels of a head are healthy
     and rightly near 0, which makes the ECE of whole heads small whatever the other bins do: look at the diagram.
 
-    Returns
-    -------
-    float
-        NaN without voxels.
+    Returns NaN without voxels.
 
     References
     ----------

@@ -66,7 +66,9 @@ class Pairing:
 
     def lesions(self, merge=False):
         """The `Truth`, with the lesions of BraTS-METS where `merge` asks for them."""
-        return self._once(("lesions", merge), lambda: read_truth(self.truth, self.spacing_mm, merge=merge))
+        if merge:
+            return self._once("merged", lambda: merge_lesions(self.lesions(), self.spacing_mm))
+        return self._once("lesions", lambda: read_truth(self.truth, self.spacing_mm))
 
     def predicted(self, low):
         """The map's components at a lower threshold, a `Predicted`."""
@@ -286,20 +288,26 @@ def dice_of(both, a, b):
     return float(2 * both / (a + b)) if a + b else 1.0
 
 
-def read_truth(truth, spacing_mm, *, merge=False):
-    """Number and measure the lesions of a (slice, row, column) bool array.
-
-    With `merge` as BraTS-METS counts them: lesions whose dilations touch are one, lesions of 2 mm3 and less are left
-    out. Components keep the numbers of `kit.scans.components`; a merged lesion has the lowest of its parts.
-    """
+def read_truth(truth, spacing_mm):
+    """Number and measure the lesions of a (slice, row, column) bool array, as `kit.scans.components` does."""
     labels = np.zeros(truth.shape, np.int32)
     flat = np.flatnonzero(truth)
-    places = np.array(np.unravel_index(flat, truth.shape))  # (3, voxel)
-    labels.reshape(-1)[flat] = _numbered(places)
-    if not merge or not flat.size:
-        return Truth(measure(labels, spacing_mm), labels, np.zeros(labels.shape, np.int32) if merge else None)
-    box = tuple(slice(max(low - 1, 0), high + 2) for low, high in zip(places.min(1), places.max(1), strict=True))
-    lesion, own = truth[box], labels[box]  # there is nothing outside, dilated or not
+    labels.reshape(-1)[flat] = _numbered(np.array(np.unravel_index(flat, truth.shape)))
+    return Truth(measure(labels, spacing_mm), labels)
+
+
+def merge_lesions(lesions, spacing_mm):
+    """The `Truth` as BraTS-METS counts it: lesions whose dilations touch are one, those of 2 mm3 and less are left out.
+
+    A merged lesion has the lowest number of its parts.
+    """
+    labels = lesions.labels
+    if not len(lesions.table):
+        return Truth(lesions.table, labels, labels)
+    ends = np.array(lesions.table.box.tolist())  # (lesion, 3, 2)
+    ends = zip(ends[..., 0].min(axis=0), ends[..., 1].max(axis=0), strict=True)
+    box = tuple(slice(max(low - 1, 0), stop + 1) for low, stop in ends)
+    own, lesion = labels[box], labels[box] > 0  # there is nothing outside, dilated or not
     reach = components(ndimage.binary_dilation(lesion, BRATS_STRUCTURE))
     lowest = np.full(reach.max() + 1, own.max() + 1)  # (group,), of the components in a group
     np.minimum.at(lowest, reach[lesion], own[lesion])

@@ -153,10 +153,7 @@ def intervals(
         and the limits `<rate>_low` and `<rate>_high`. NaN where a denominator is 0; draws without a value are left
         out, which makes intervals of precision a little narrow when a detector often stays silent.
 
-    Raises
-    ------
-    ValueError
-        If the table lacks a column that is needed.
+    Raises ValueError if the table lacks a column that is needed.
 
     Examples
     --------
@@ -208,10 +205,7 @@ def compare(
     pandas.DataFrame
         One row a rate, indexed by it: a, b, difference (b - a), low, high, p, patients.
 
-    Raises
-    ------
-    ValueError
-        If the scans are not the same, a scan comes twice, or a patient's name differs.
+    Raises ValueError if the scans are not the same, a scan comes twice, or a patient's name differs.
 
     References
     ----------

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_maps import block, random_pair
 
-from kit.metrics import RULES, detect, operating_points, sweep_lesions
+from kit.metrics import RULES, detect, operating_points, score_scan, sweep_lesions
 from kit.metrics.sweeps import MOST_POINTS
+from kit.scans import Scan, components
 
 SPACING = (2.4, 0.9, 1.3)
 
@@ -55,3 +56,13 @@ def test_a_scan_without_lesion_gives_the_columns_and_no_row():
     table = sweep_lesions(np.zeros((1, 2, 3)), np.zeros((1, 2, 3)))
     assert table.empty
     assert {"threshold", "min_volume_mm3", "component", "size_mm", "found", "dice"} <= set(table)
+
+
+def test_all_tables_of_a_scan_label_the_truth_once_for_all_rules_and_the_map_once_a_lower_threshold(monkeypatch):
+    calls = []
+    monkeypatch.setattr("kit.metrics.pairing.components", lambda mask: calls.append(1) or components(mask))
+    probability, truth = random_pair(3)
+    scan = Scan(None, truth, SPACING, np.eye(4), None)
+    score_scan(probability, scan, {"scan_id": "s", "patient_id": "p"})
+    # truth, dilated truth, and the map from 0.1, 0.15 and 0.2
+    assert len(calls) == 5
