@@ -240,7 +240,8 @@ def with_interval(table, rate, scale=1, digits=1):
 
     Examples
     --------
-    >>> rows = pd.DataFrame({"recall": [0.898, 0.5, nan], "recall_low": [0.832, nan, nan], "recall_high": 0.951})
+    >>> rows = pd.DataFrame({"recall": [0.898, 0.5, np.nan], "recall_high": 0.951})
+    >>> rows["recall_low"] = [0.832, np.nan, np.nan]
     >>> with_interval(rows, "recall", 100)
     ['89.8 (83.2–95.1)', '50.0', '–']
     """

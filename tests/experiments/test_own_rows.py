@@ -109,10 +109,10 @@ def test_whole_scans_of_it_have_a_table_and_no_published_row(trained, table):
 def test_the_figures_draw_it_without_a_star(record, axes):
     measured = record_table(record)
     published = pd.concat([published_row(name) for name in [*NAMES, "A"]])
-    drawn = figures.forest(axes(1, 4), measured, published)
+    drawn = figures.forest_plot(axes(1, 4), measured, published)
     assert [label.get_text() for label in drawn[0].get_yticklabels()] == NAMES[::-1]
     assert not [line for line in drawn[0].lines if line.get_marker() == "*" and np.isfinite(line.get_xdata()).any()]
-    ax = figures.step_plot(axes(), changes(record, [tuple(NAMES)]), "recall")
+    ax = figures.change_plot(axes(), changes(record, [tuple(NAMES)]), "recall")
     assert [label.get_text() for label in ax.get_yticklabels()] == ["Tiny-Five → Tiny-Pairs"]
     ax = figures.learning_curves(axes(), record.histories)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == NAMES

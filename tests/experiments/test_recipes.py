@@ -8,6 +8,7 @@ import pytest
 from small_scans import make_scan, write_cohort
 
 from kit.experiments import (
+    EXAMPLES,
     EXPERIMENTS,
     PROFILES,
     Experiment,
@@ -45,8 +46,13 @@ def test_the_experiments_are_those_of_the_thesis():
 
 
 def test_the_two_profiles_are_sizes_of_one_recipe():
-    assert set(PROFILES["quick"]) == set(PROFILES["full"]) == {"epochs", "patches", "validation_patches"}
-    assert run_size(EXPERIMENTS["D"], "full") == {"epochs": 20, "patches_per_epoch": None, "validation_patches": None}
+    for examples in EXAMPLES:
+        sizes = [PROFILES[profile][examples] for profile in ("quick", "full")]
+        assert set(sizes[0]) == set(sizes[1]) == {"budget", "epochs", "validation_patches"}
+    whole = run_size(EXPERIMENTS["D"], "full", examples="patches")
+    assert (whole["epochs"], whole["patches_per_epoch"], whole["validation_patches"]) == (20, None, None)
+    assert run_size(EXPERIMENTS["D"], "full")["steps_per_epoch"] * 40 == 20_000
+    assert run_size(EXPERIMENTS["D"], "quick", {"budget": 0}) == run_size(EXPERIMENTS["D"], "quick")
     assert run_size(EXPERIMENTS["D"], "quick", {"budget": 900}, examples="patches")["patches_per_epoch"] == 300
 
 

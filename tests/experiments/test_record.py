@@ -50,7 +50,7 @@ def test_faulty_labels_are_seen_in_training_only(table, tmp_path, monkeypatch):
 
 def test_a_finished_run_is_read_back(table, tmp_path, monkeypatch):
     first = record_experiment("A", table, tmp_path, **SIZE)
-    monkeypatch.setattr("kit.experiments.training._learn", None)
+    monkeypatch.setattr("kit.experiments.training.learn_patches", None)
     monkeypatch.setattr("kit.models.detector.probability_map", None)
     second = record_experiment("A", table, tmp_path, **SIZE)
     assert second.patches_per_second == first.patches_per_second
