@@ -1,7 +1,6 @@
 """The networks of `kit.models.networks` as torch modules: one builder for all rows, and their weights on disk."""
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -10,40 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from kit.models.networks import (
-    NETWORKS,
-    Beside,
-    Layer,
-    ModelError,
-    Network,
-    is_sliding,
-    layer_table,
-    layers,
-    map_sizes,
-    network_table,
-    parameter_count,
-    row_of,
-)
-
-__all__ = [
-    "DROPOUT",
-    "NETWORKS",
-    "Beside",
-    "Layer",
-    "ModelError",
-    "Network",
-    "PatchNetwork",
-    "build",
-    "is_sliding",
-    "layer_table",
-    "layers",
-    "load_weights",
-    "map_sizes",
-    "network_table",
-    "parameter_count",
-    "save_weights",
-    "weights_metadata",
-]
+from kit.models.networks import ModelError, is_sliding, layers, map_sizes, row_of
+from kit.scans import replacing
 
 DROPOUT = 0.5  # after each hidden FC layer
 
@@ -181,13 +148,9 @@ def save_weights(network, path, metadata=None):
     if bad:
         raise ModelError(f"metadata {bad[0]!r}: keys and values are strings, got {metadata[bad[0]]!r}; use str(...)")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    partial = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as part:
         # one entry: several are written in an order that changes from process to process
-        save_file(tensors, partial, metadata={"about": json.dumps(metadata, sort_keys=True)})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        save_file(tensors, part, metadata={"about": json.dumps(metadata, sort_keys=True)})
 
 
 def load_weights(network, path):
