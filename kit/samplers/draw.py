@@ -46,6 +46,11 @@ class Scheme:
     by_size: bool = False
 
     @property
+    def for_patches(self):
+        """Whether draws of single patches can follow it."""
+        return not (self.hard or self.by_size)
+
+    @property
     def lesion_share(self):
         """What all lesion voxels weigh in the loss, of lesion and healthy ones together: the prior that is learnt."""
         healthy, lesion = self.class_weights
@@ -158,7 +163,7 @@ def describe(cohort, rows):
 
 def _of_patches(scheme):
     """The scheme, refused where single patches cannot follow it."""
-    if scheme.hard or scheme.by_size:
+    if not scheme.for_patches:
         raise SamplerError(
             "a draw of single patches knows neither what the network says of a voxel (hard) nor weighs it (by_size); "
             "train on segments (examples='segments'), or choose another scheme"
