@@ -267,9 +267,9 @@ def test_reduced_precision_is_off_meanwhile_and_then_as_it_was(precision, monkey
         matmul = torch.backends.cuda.matmul
         return matmul.fp32_precision == "ieee" if hasattr(torch.backends.cudnn, "conv") else not matmul.allow_tf32
 
-    def linear(*args):
+    def linear(*args, **options):
         seen.append(exact())
-        return plain(*args)
+        return plain(*args, **options)
 
     seen, plain, network = [], F.linear, lively(TINY)
     monkeypatch.setattr("kit.models.fragments.F.linear", linear)
@@ -338,9 +338,9 @@ def test_parts_of_a_mask_that_lie_far_apart_are_mapped_one_by_one_to_the_same_va
     mask = np.zeros(image.shape, bool)
     mask[0, :5, :7] = mask[0, 120:, 130:] = mask[1, 40:44, 3:9] = mask[1, 46, 6] = True
     network = build("A", seed=2)
-    calls, whole = [], dense._Dense.slice_probability
+    calls, whole = [], dense._Mapper.slice_probability
     monkeypatch.setattr(
-        dense._Dense, "slice_probability", lambda self, slab, part: calls.append(part.sum()) or whole(self, slab, part)
+        dense._Mapper, "slice_probability", lambda self, slab, part: calls.append(part.sum()) or whole(self, slab, part)
     )
     found = probability_map(network, image, mask, device="cpu")
     assert calls == [35, 100, 25]  # two boxes in the first slice, one around both parts in the second
