@@ -11,7 +11,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from kit.experiments import FOLDER
+from kit.experiments import NOTEBOOK_FOLDER
 
 pytestmark = [
     pytest.mark.browser,
@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # playwright's own pipes
 ]
 
-ROOT = FOLDER.parent
+ROOT = NOTEBOOK_FOLDER.parent
 SHOTS = ROOT / "runs" / "test" / "browser"  # in the project, so that they can be looked at
 NOTEBOOK = "14_inspect.ipynb"
 QUICK = ("margin_mm: float = 10.0", "margin_mm: float = 4.0")  # a smaller search: a test has 90 seconds
