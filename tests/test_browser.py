@@ -58,7 +58,7 @@ LATENCY = """async (root) => {
 def served(tmp_path_factory):
     """(browser, address of a JupyterLab, folder it serves), in it a copy of the notebook with a run of its own."""
     folder, private = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("jupyter")
-    notebook = nbformat.read(FOLDER / NOTEBOOK, as_version=4)
+    notebook = nbformat.read(NOTEBOOK_FOLDER / NOTEBOOK, as_version=4)
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     for name, value in (PLACES | {"run_dir": folder / "run"}).items():
         cell.source = re.sub(rf'^({name}: str = )"[^"]*"', rf'\1"{value}"', cell.source, flags=re.MULTILINE)
