@@ -140,19 +140,25 @@ def train(
         settings |= {"epochs": epochs, **steps, "hard_scans": hard_scans if scheme_of(scheme).hard else 0}
         learn = _Segments(cohort, settings, device, progress)
     network.to(device=device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), learning_rate, momentum, weight_decay=weight_decay)
+    return _run_epochs(network, learn, validation, settings, epochs, run, metadata)
+
+
+def _run_epochs(network, learn, validation, settings, epochs, run, metadata):
+    """Epoch after epoch from where the run stands: learn, look at the validation scans, decide, write a checkpoint."""
+    seed, device, rate = settings["seed"], learn.device, settings["learning_rate"]
+    optimizer = torch.optim.SGD(network.parameters(), rate, settings["momentum"], weight_decay=settings["weight_decay"])
     state, best = _resume(run, settings, network, optimizer)
-    examined = draw(validation, "balanced", seed, 0, limit=validation_patches)
-    seen_source = Resident(validation, device) if learn.resident else validation
-    with tqdm(total=epochs, initial=state.epoch, desc="training", unit="epoch", disable=not progress) as bar:
-        while state.epoch < epochs and state.drops_made <= drops:
+    examined = draw(validation, "balanced", seed, 0, limit=settings["validation_patches"])
+    source = Resident(validation, device) if learn.resident else validation
+    with tqdm(total=epochs, initial=state.epoch, desc="training", unit="epoch", disable=not learn.progress) as bar:
+        while state.epoch < epochs and state.drops_made <= settings.get("drops", 0):
             started, epoch = perf_counter(), state.epoch + 1
             state.learning_rate = learn.rate(state.learning_rate, epoch)
             optimizer.param_groups[0]["lr"] = state.learning_rate
             with _reproducible(seed, epoch, device):
                 learnt = learn(network, optimizer, epoch)
-            seen = evaluate(network, seen_source, examined, dtype=dtype, device=device)
-            require_finite(seen["validation_loss"], learning_rate)
+            seen = evaluate(network, source, examined, dtype=settings["dtype"], device=device)
+            require_finite(seen["validation_loss"], rate)
             drops_before = state.drops_made
             if state.advance(learnt | seen, learn.patience, perf_counter() - started):
                 best = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
