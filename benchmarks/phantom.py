@@ -7,13 +7,13 @@ import time
 import torch
 
 from kit.phantom import make_scan, plan_cohort
-from kit.phantom.anatomy import _template
+from kit.phantom.template import template
 
 
 def main(scans):
     torch.set_num_threads(1)
     started = time.process_time()
-    _template()
+    template()
     print(f"template, once a process: {time.process_time() - started:.1f} s")
     with tempfile.TemporaryDirectory() as folder:
         for row in plan_cohort().head(scans).to_dict("records"):

@@ -17,10 +17,11 @@ import nibabel
 import numpy as np
 import pandas as pd
 import torch
-from scipy import ndimage, stats
+from scipy import stats
 from tqdm.auto import tqdm
 
-from kit.phantom.anatomy import SHAPE, draw_head, smooth_field
+from kit.phantom.acquisition import acquire
+from kit.phantom.anatomy import draw_head
 from kit.phantom.lesions import PhantomError, draw_lesions, implant
 from kit.scans import is_phantom, lesion_table, replacing
 
@@ -29,7 +30,6 @@ LESIONS_PER_SCAN = (0, 0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 4, 4, 5, 
 # Radii in mm: log-normal, mean 4.7 (thesis: 5; the cut at 15 mm costs 0.3); 38 % of the lesions below 30^3 mm3 are
 # smaller than 5^3 mm3 (thesis, ch. 5).
 RADIUS_MEDIAN_MM, RADIUS_LOG_SD, RADIUS_RANGE_MM = 3.9, 0.72, (1.0, 15.0)
-NOISE = (0.025, 0.05)  # s.d. of the Rician noise, white matter = 1
 SPLITS = (  # of each 12 patients, from those with the most lesions down
     *("train", "test", "train", "train", "validation", "train"),
     *("test", "train", "train", "validation", "test", "train"),
@@ -234,16 +234,4 @@ def draw_scan(seed, radii_mm, growth=None, session=1):
     factors = np.ones(len(lesions)) if growth is None else growth
     grown = [replace(le, radius_mm=le.radius_mm * g) for le, g in zip(lesions, factors, strict=True) if g > 0]
     image, label = implant(head.image, grown, white_matter=1.0)
-    return _acquire(image, np.random.default_rng([seed, 2, session])), label
-
-
-def _acquire(image, rng):
-    """Point spread, coil sensitivity with dark low slices (thesis, Fig. 7.1), Rician noise, receiver gain."""
-    image = ndimage.gaussian_filter(image, rng.uniform(0.5, 0.75))
-    image *= np.exp(rng.uniform(0.05, 0.13) * smooth_field(rng, SHAPE, 90))
-    slices = np.arange(SHAPE[0], dtype=np.float32)
-    image *= (1 - rng.uniform(0.35, 0.55) * np.exp(-((slices / rng.uniform(26, 40)) ** 2)))[:, None, None]
-    sd = np.float32(rng.uniform(*NOISE))
-    real = image + sd * rng.standard_normal(SHAPE, dtype=np.float32)
-    imaginary = sd * rng.standard_normal(SHAPE, dtype=np.float32)
-    return np.round(rng.uniform(300, 900) * np.hypot(real, imaginary)).astype(np.int16)
+    return acquire(image, np.random.default_rng([seed, 2, session])), label
