@@ -157,7 +157,12 @@ def run_size(experiment, profile, options=(), *, examples="segments"):
 
 
 def _priors(cohort, scheme):
-    """Shares of lesion: in the loss, and in the training scans' search regions; for `kit.models.prior_shift`."""
+    """Shares of lesion: in the loss, and in the training scans' search regions; for `kit.models.prior_shift`.
+
+    With hard negatives the loss sees no known share of all voxels, and there is nothing to be said.
+    """
+    if scheme_of(scheme).hard:
+        return {}
     lesion, healthy = (sum(len(getattr(scan, kind)) for scan in cohort.scans) for kind in ("lesion", "healthy"))
     return {"lesion_share": repr(scheme_of(scheme).lesion_share), "prior": repr(lesion / (lesion + healthy))}
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from kit.scans import nearest, replacing, write_table
 
@@ -60,7 +60,7 @@ class Run:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         metadata = {"state": json.dumps(_plain(state))}
         with replacing(self.folder / "checkpoint.safetensors") as part:
-            save_file(tensors, part, metadata=metadata)
+            part.write_bytes(save(tensors, metadata))
 
     def load_checkpoint(self):
         """The tensors (on the CPU) and the state of the last checkpoint, or None if there is none yet."""

@@ -32,8 +32,8 @@ class Detector:
         path : path
             Written by `kit.models.save_weights`.
         calibrated : bool
-            Undo the prior that training taught (`prior_shift`), where the metadata tell it. Thresholds of the thesis,
-            and all of this kit's results, are for maps without it.
+            Undo the prior that training taught (`prior_shift`). Thresholds of the thesis, and all of this kit's
+            results, are for maps without it. Of a network that learnt from hard negatives the prior is not known.
 
         Raises
         ------
@@ -42,7 +42,10 @@ class Detector:
         """
         network, about = load_weights(build(name), path), weights_metadata(path)
         if calibrated and not {"lesion_share", "prior"} <= about.keys():
-            raise ModelError(f"{path}: does not say which prior it was trained on; load it with calibrated=False")
+            raise ModelError(
+                f"{path}: the prior that it was trained on is not known (no lesion_share and prior in its metadata, "
+                "as for networks that learnt from hard negatives); load it with calibrated=False"
+            )
         shift = prior_shift(float(about["lesion_share"]), float(about["prior"])) if calibrated else 0.0
         return cls(network, (float(about["mean"]), float(about["sd"])) if "mean" in about else None, shift)
 
@@ -57,8 +60,8 @@ def prior_shift(learnt, prior):
 
     A network that learns from as many lesion as healthy voxels answers as if every second voxel were lesion. By Bayes'
     rule its logits differ from those for the true share by a constant (Saerens et al. 2002, Neural Computation 14:21,
-    eq. 2.4). The choice of hard negatives shifts probabilities further, by an amount that is not known, and is not
-    undone.
+    eq. 2.4). The choice of hard negatives shifts them back by an amount that is not known: undoing the classes' share
+    alone would leave such a network too timid by as much.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from kit.models.networks import ModelError, is_sliding, layers, map_sizes, row_of
@@ -150,7 +150,7 @@ def save_weights(network, path, metadata=None):
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with replacing(path) as part:
         # one entry: several are written in an order that changes from process to process
-        save_file(tensors, part, metadata={"about": json.dumps(metadata, sort_keys=True)})
+        part.write_bytes(save(tensors, {"about": json.dumps(metadata, sort_keys=True)}))  # save_file lets nobody else read what it writes
 
 
 def load_weights(network, path):

@@ -355,3 +355,9 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatc
         save_weights(network, path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.safetensors"]
+
+
+def test_weights_can_be_read_by_whoever_may_read_new_files(tmp_path):
+    save_weights(build("A", seed=0), tmp_path / "A.safetensors")
+    (tmp_path / "plain").write_text("")
+    assert (tmp_path / "A.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
