@@ -150,7 +150,8 @@ def save_weights(network, path, metadata=None):
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with replacing(path) as part:
         # one entry: several are written in an order that changes from process to process
-        part.write_bytes(save(tensors, {"about": json.dumps(metadata, sort_keys=True)}))  # save_file lets nobody else read what it writes
+        # `save`: what `save_file` writes nobody else may read
+        part.write_bytes(save(tensors, {"about": json.dumps(metadata, sort_keys=True)}))
 
 
 def load_weights(network, path):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from kit.experiments import RunError, open_run, runs
+from kit.experiments import RunError, open_run
 
 PARAMETERS = {"network": "D", "seed": 7, "shape": (5, 51, 51), "limit": None}
 
@@ -93,11 +93,12 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
     run = open_run(tmp_path, PARAMETERS)
     run.save_checkpoint({"a": torch.zeros(3)}, {"epoch": 1})
 
-    def half(tensors, path, metadata):
-        path.write_bytes(b"half")
+    def half(path, content):
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "save_file", half)
+    monkeypatch.setattr("pathlib.Path.write_bytes", half)
     with pytest.raises(KeyboardInterrupt):
         run.save_checkpoint({"a": torch.ones(3)}, {"epoch": 2})
     assert run.load_checkpoint()[1] == {"epoch": 1}

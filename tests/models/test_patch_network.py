@@ -350,7 +350,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatc
     def full_disk(*_, **__):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("kit.models.patch_network.save_file", full_disk)
+    monkeypatch.setattr("kit.models.patch_network.save", full_disk)
     with pytest.raises(OSError, match="no space"):
         save_weights(network, path)
     assert path.read_bytes() == before
