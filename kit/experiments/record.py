@@ -65,7 +65,13 @@ def record_experiment(name, table, runs, *, labels="clean", seed=2015, device="a
     if labels != "clean":
         seen = table[table.split.isin(["train", "validation"])]
         seen = with_faults(seen, Path(runs) / f"labels-{labels}", labels, seed=seed, progress=progress)
-    options = {"cache_dir": Path(runs) / "cache", "seed": seed, "device": device, "progress": progress, **size}
+    options = {
+        "cache_dir": Path(runs) / "cache",
+        "seed": seed,
+        "device": device,
+        "progress": progress,
+        "dtype": "float32",
+    } | size
     network, statistics, history = run_experiment(name, seen, folder, **options)
     visited, test = int(history.patches_worth.iloc[-1]), select(table, "test")
     maps = folder / f"sampled_{visited}"  # more training, another folder
@@ -73,7 +79,7 @@ def record_experiment(name, table, runs, *, labels="clean", seed=2015, device="a
     found = score(Detector(network, statistics), test, maps, **options)
     run = _run_row(name, labels, table, history, found)
     run |= {"scheme": size.get("scheme") or EXPERIMENTS[name].scheme, "examples": size.get("examples", "segments")}
-    run |= {"seed": seed, "dtype": size.get("dtype", "float32"), **_circumstances(folder, visited)}
+    run |= {"seed": seed, "dtype": size["dtype"], **_circumstances(folder, visited)}
     parts = pd.DataFrame([run]), history, _thinned(found.sweep), found.lesions, _borders(test, maps)
     for file, part in zip(TABLES, parts, strict=True):
         part = part[COLUMNS.get(file, list(part))].assign(experiment=name, labels=labels)

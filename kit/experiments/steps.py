@@ -84,13 +84,17 @@ def learn_segments(network, optimizer, cohort, settings, epoch, device, progress
     scheme, rng = scheme_of(settings["scheme"]), np.random.default_rng([settings["seed"], epoch, 2])
     cost, learnt, worth = _Cost(network), 0, 0.0
     total = torch.zeros(2, dtype=torch.float64)  # loss, weight of what was right
-    ends, read = _ends(settings), _segments(cohort, network, fragments, settings, epoch, hard, device)
+    layout, ends, read = (
+        segment_layout(settings, device),
+        _ends(settings),
+        _segments(cohort, network, fragments, settings, epoch, hard, device),
+    )
     network.train()
     with tqdm(total=settings["steps_per_epoch"], unit="step", leave=False, disable=not progress) as bar:
         for steps, (rows, crops, lattice) in enumerate(read, 1):
             optimizer.zero_grad()
             with torch.autocast(device.type, torch.bfloat16, enabled=settings["dtype"] == "bfloat16"):
-                classify = _classifier(fragments, _channels_last(crops), device)
+                classify = _classifier(fragments, crops.contiguous(memory_format=layout), device)
                 ask = partial(_probability, network, classify)
                 index, label, weight = choose(lattice, rows.twin.to_numpy(), scheme, rng, ask)
                 logits = classify(index).float()
@@ -109,6 +113,16 @@ def learn_segments(network, optimizer, cohort, settings, epoch, device, progress
                 break
     loss, accuracy = (total / steps).tolist()
     return {"train_loss": loss, "train_accuracy": accuracy, "voxels_learnt": learnt, "patches_worth": round(worth)}
+
+
+def segment_layout(settings, device):
+    """How a network that learns from segments lies in memory.
+
+    On a CPU in float32 the gradient of a convolution with large maps takes a fifth to a half less time when features do
+    not lie innermost; elsewhere they do, as for patches.
+    """
+    plain = device.type == "cpu" and settings["dtype"] == "float32"
+    return torch.contiguous_format if plain else torch.channels_last
 
 
 def hard_negatives(network, cohort, seed, epoch, *, scans, dtype="float32", device="auto", progress=False):

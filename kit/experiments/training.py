@@ -11,7 +11,15 @@ import torch
 from tqdm.auto import tqdm
 
 from kit.experiments.runs import refuse_other_parameters
-from kit.experiments.steps import choose_device, evaluate, hard_negatives, learn_patches, learn_segments, require_finite
+from kit.experiments.steps import (
+    choose_device,
+    evaluate,
+    hard_negatives,
+    learn_patches,
+    learn_segments,
+    require_finite,
+    segment_layout,
+)
 from kit.models import ModelError, save_weights
 from kit.samplers import Resident, draw, scheme_of
 
@@ -139,7 +147,7 @@ def train(
         steps = {"steps_per_epoch": None if minutes else steps_per_epoch, "minutes": minutes}
         settings |= {"epochs": epochs, **steps, "hard_scans": hard_scans if scheme_of(scheme).hard else 0}
         learn = _Segments(cohort, settings, device, progress)
-    network.to(device=device, memory_format=torch.channels_last)
+    network.to(device=device, memory_format=learn.layout)
     return _run_epochs(network, learn, validation, settings, epochs, run, metadata)
 
 
@@ -177,6 +185,8 @@ def _run_epochs(network, learn, validation, settings, epochs, run, metadata):
 class _Patches:
     """Epochs of single patches: `self(network, optimizer, epoch)` learns one and says how it went."""
 
+    layout = torch.channels_last
+
     def __init__(self, cohort, settings, device, resident, progress):
         self.cohort, self.settings, self.device, self.progress = cohort, settings, device, progress
         self.patience = settings["patience"]
@@ -199,6 +209,7 @@ class _Segments:
 
     def __init__(self, cohort, settings, device, progress):
         self.cohort, self.settings, self.device, self.progress = cohort, settings, device, progress
+        self.layout = segment_layout(settings, device)
 
     def rate(self, now, epoch):
         done = (epoch - 1) / self.settings["epochs"]

@@ -13,6 +13,7 @@ from kit.experiments import (
     PROFILES,
     Experiment,
     RunError,
+    best_dtype,
     evaluate_sampled,
     first_epoch,
     published_row,
@@ -53,6 +54,7 @@ def test_the_two_profiles_are_sizes_of_one_recipe():
     assert (whole["epochs"], whole["patches_per_epoch"], whole["validation_patches"]) == (20, None, None)
     assert run_size(EXPERIMENTS["D"], "full")["steps_per_epoch"] * 40 == 20_000
     assert run_size(EXPERIMENTS["D"], "quick", {"budget": 0}) == run_size(EXPERIMENTS["D"], "quick")
+    assert run_size(EXPERIMENTS["D"], "quick", {"dtype": "bfloat16"})["steps_per_epoch"] == 175
     assert run_size(EXPERIMENTS["D"], "quick", {"budget": 900}, examples="patches")["patches_per_epoch"] == 300
 
 
@@ -82,6 +84,19 @@ def test_an_experiment_whose_scheme_or_network_is_unknown_is_refused_before_any_
     with pytest.raises(ModelError, match="no network 'Z'"):
         run_experiment("odd", None, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("can", "dtype"),
+    [
+        ({"amx_bf16": True}, "bfloat16"),
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"avx2": True, "amx_bf16": False}, "float32"),
+    ],
+)
+def test_a_cpu_trains_in_bfloat16_where_it_computes_in_it(monkeypatch, can, dtype):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: can, raising=False)
+    assert best_dtype("cpu") == dtype
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
