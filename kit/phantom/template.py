@@ -1,7 +1,8 @@
-"""The template that heads are drawn around, in its own space: tissue, cavity, face, air; and smooth random fields.
+"""The template that heads are drawn around, in its own space, and smooth random fields.
 
 Template space has 1 mm voxels and axes (slice, row, column). Positions in tables are MNI millimetres (x to the right, y
-to the front, z up), as in an atlas.
+to the front, z up), as in an atlas. The brain is the MNI152 2009a symmetric template (Fonov et al. 2011, NeuroImage
+54:313) as carried by nilearn; skull and face are drawn around it by `kit.phantom.skull`.
 """
 
 from __future__ import annotations
@@ -12,23 +13,17 @@ from functools import cache
 import numpy as np
 import torch
 from nilearn import datasets
-from scipy import ndimage
+from scipy import ndimage, spatial
 from torch.nn import functional as F
 
+from kit.phantom.skull import BASE_BACK, BASE_SIDE, BASE_TOP, head_outline, skull_base
+
 SHAPE = (160, 256, 256)
-TEMPLATE_CENTRE = np.array([74.0, 116.0, 98.0])  # template voxel that lies at HEAD_CENTRE of every head
-HEAD_CENTRE = np.array([75.0, 130.0, 127.5])
-BOX = (slice(0, 160), slice(18, 242), slice(38, 218))  # where heads lie in SHAPE: the rest is air
+ORIGIN = np.array([72.0, 112.0, 98.0])  # template voxel of MNI (0, 0, 0)
+TEMPLATE_CENTRE = np.array([74.0, 130.0, 98.0])  # template voxel that lies at HEAD_CENTRE of every head
+HEAD_CENTRE = np.array([69.0, 137.0, 127.5])
+BOX = (slice(0, 160), slice(14, 242), slice(34, 222))  # where heads lie in SHAPE: the rest is air
 BOX_SHAPE = tuple(b.stop - b.start for b in BOX)
-AIR = (
-    ((28, 48, -58), 15),
-    ((-28, 48, -58), 15),
-    ((0, 40, -46), 12),
-    ((5, 66, -8), 8),
-    ((40, -30, -46), 7),
-    ((-40, -30, -46), 7),
-)
-EYES = (((31, 58, -28), 12), ((-31, 58, -28), 12))
 REGIONS = {"cerebrum": 1, "cerebellum": 2, "brain stem": 3, "deep grey": 4, "ventricles": 5}
 # Where regions surely are: ellipsoids, each (x, y, z) of the centre and three half axes; on both sides.
 PLACES = {
@@ -40,6 +35,9 @@ PLACES = {
     "ventricles": [(14, -5, 16, 16, 42, 18), (26, -36, 4, 14, 18, 20), (32, -16, -16, 8, 22, 8), (24, -60, 6, 8, 22, 6),
                    (0, -12, 0, 5, 20, 12), (0, -46, -34, 10, 10, 14)],
 }  # fmt: skip
+# The choroid plexus: (x, y, z) and radius, from the foramen of Monro over body and atrium to the temporal horn.
+PLEXUS = [(2, -2, 10, 0.8), (6, -10, 19, 1.4), (11, -20, 19, 1.7), (17, -32, 15, 2.4), (22, -40, 8, 4.6),
+          (25, -40, 2, 4.2), (29, -34, -6, 2.4), (31, -24, -14, 1.8), (28, -14, -20, 1.0)]  # fmt: skip
 
 
 def smooth_field(rng, shape, scale):
@@ -64,43 +62,106 @@ def _cubic_basis(n, scale):
 
 @dataclass(frozen=True)
 class Template:
-    """What never changes; `maps` is (8, slice, row, column) float32:
+    """What never changes. Tensors are float32 (channel, slice, row, column).
 
-    tissue (brain intensity), inside (1 in the brain), grey and white (fractions), and in mm, positive inside but for
-    the first: outside (of the cranial cavity), face (and neck), air (sinuses), eyes.
+    All but `base` cover the same box, from the first voxel's centre to the last one's.
     """
 
-    maps: torch.Tensor
-    region: torch.Tensor  # (1, slice, row, column) float32: the numbers of REGIONS, 0 outside the brain
+    maps: torch.Tensor  # at 1 mm: fractions of white and of grey matter, falx and tentorium
+    region: torch.Tensor  # the numbers of REGIONS, 0 outside the brain
+    coarse: torch.Tensor  # at 2 mm: as COARSE says
+    base: torch.Tensor  # the skull base at 1 mm, as `kit.phantom.skull.skull_base` says
+    base_cut: tuple  # slices of the template that `base` covers
     surface: np.ndarray  # voxels just outside the brain, (n, 3): where cortical vessels start
     core: np.ndarray  # voxels of white matter and deep sulci, (n, 3)
 
 
+# Distance from the cranial cavity (mm, negative inside), what face and neck add to the head (mm), two vectors (mm of
+# movement per mm): brain from its skull, ventricle from its brain; distance from the ventricles, depth in the plexus.
+COARSE = (
+    "outside",
+    "extra",
+    *(f"{move} {axis}" for move in ("shrink", "widen") for axis in "zyx"),
+    "ventricle",
+    "plexus",
+)
+
+
 @cache
 def template():
+    """Draw the template once a process, a few seconds."""
     t1, grey, white = (
-        np.ascontiguousarray(load(resolution=1).get_fdata(dtype=np.float32).transpose(2, 1, 0)[:, ::-1, ::-1])
+        np.pad(
+            load(resolution=1).get_fdata(dtype=np.float32).transpose(2, 1, 0)[:, ::-1, ::-1], ((0, 0), (14, 0), (0, 0))
+        )
         for load in (datasets.load_mni152_template, datasets.load_mni152_gm_template, datasets.load_mni152_wm_template)
     )
     brain = ndimage.binary_fill_holes(t1 > 0.05)
-    tissue = 1 + 1.35 * (t1 - np.median(t1[white > 0.95]))  # fluid about 0.35, cortex about 0.75
-    cavity = ndimage.gaussian_filter(ndimage.zoom(brain.astype(np.float32), 0.5, order=1), 3.0) > 0.28
-    outside = ndimage.distance_transform_edt(~cavity) - ndimage.distance_transform_edt(cavity)
-    outside = _resize(2.0 * ndimage.gaussian_filter(outside, 1.5).astype(np.float32), t1.shape)
+    region = _regions(t1, grey, brain - grey - white)
+    coarse = _coarse(brain, region)
+    outside = _resize(coarse[0], t1.shape)
     shell = np.argwhere((~brain) & (outside < -0.5) & (outside > -9))
     core = np.argwhere((white > 0.3) & (outside < -4))
-    maps = (
-        np.where(brain, np.maximum(tissue, 0.2), 0.3), ndimage.gaussian_filter(brain.astype(np.float32), 0.5),
-        grey, white, outside, _face(t1.shape), _balls(t1.shape, AIR), _balls(t1.shape, EYES),
-    )  # fmt: skip
-    region = stacked([_regions(t1, grey, brain - grey - white)])
-    return Template(stacked(maps), region, shell.astype(np.float32), core.astype(np.float32))
+    cut = _base_cut(t1.shape)
+    base = skull_base(outside[cut], mni_axes(t1.shape, cut))
+    maps = stacked([white, grey, _sheets(region, outside)])
+    points = (shell.astype(np.float32), core.astype(np.float32))
+    return Template(maps, stacked([region]), stacked(coarse), torch.from_numpy(base), cut, *points)
+
+
+def _loaded(name):
+    volume = getattr(datasets, f"load_mni152_{name}")(resolution=1).get_fdata(dtype=np.float32)
+    front = int(ORIGIN[1]) - 98  # nilearn's box ends in the middle of the nose
+    return np.pad(volume.transpose(2, 1, 0)[:, ::-1, ::-1], ((0, 0), (front, 0), (0, 0)))
+
+
+def _coarse(brain, region):
+    """The maps of COARSE."""
+    half = lambda mask: ndimage.zoom(mask.astype(np.float32), 0.5, order=1)  # noqa: E731
+    outside = 2 * ndimage.gaussian_filter(_distance(ndimage.gaussian_filter(half(brain), 3.0) > 0.28), 1.5)
+    ventricle = 2 * ndimage.gaussian_filter(_distance(half(region == REGIONS["ventricles"]) > 0.5), 0.7)
+    axes = [
+        np.linspace(0, n - 1, m, dtype=np.float32) - o
+        for n, m, o in zip(brain.shape, outside.shape, ORIGIN, strict=True)
+    ]
+    box = (-axes[2][None, None], -axes[1][None, :, None], axes[0][:, None, None])
+    shrink = [0.5 * g * np.exp(np.minimum(outside, 0) / 30) for g in np.gradient(outside)]
+    wall = ndimage.gaussian_filter(ventricle, 1.0)
+    widen = [-0.5 * g * np.exp(-np.maximum(ventricle, 0) / 18) for g in np.gradient(wall)]
+    return [outside, head_outline(outside, box), *shrink, *widen, ventricle, _plexus(box)]
+
+
+def _distance(mask):
+    return (ndimage.distance_transform_edt(~mask) - ndimage.distance_transform_edt(mask)).astype(np.float32)
+
+
+def _sheets(region, outside):
+    """How much of a voxel falx and tentorium fill: float32 in [0, 1]."""
+    above, below = (ndimage.distance_transform_edt(region != REGIONS[n]) for n in ("cerebrum", "cerebellum"))
+    x, y, z = mni_axes(region.shape)
+    free = (y < -20 - 0.9 * np.maximum(z + 24, 0)) | (np.abs(x) > 26)  # the notch leaves the brain stem room
+    tent = np.where((np.maximum(above, below) < 6) & free & (z < 6), 0.6 - np.abs(above - below) / 2, -9)
+    reach = np.clip(20 + (60 - y) * 0.22, 12, 50)  # mm that the falx hangs down from the vault
+    falx = np.where((outside > -reach) & (z > -26 + 0.5 * np.clip(-y - 20, 0, 60)), 0.55 - np.abs(x), -9)
+    return np.clip(np.maximum(tent, falx) + 0.5, 0, 1)
+
+
+def _plexus(box):
+    """Depth in the choroid plexus of both sides, mm, as wide as it may get: `ventricle` cuts its shape."""
+    line = np.array(PLEXUS, np.float32)
+    at = np.arange(0, len(line) - 1, 0.1)
+    line = np.stack([np.interp(at, np.arange(len(line)), c) for c in line.T], axis=1)
+    shape = np.broadcast_shapes(*(b.shape for b in box))
+    points = np.stack([np.broadcast_to(b, shape) for b in (np.abs(box[0]), *box[1:])], axis=-1).reshape(-1, 3)
+    away, nearest = spatial.cKDTree(line[:, :3]).query(points, distance_upper_bound=9)
+    radius = np.append(line[:, 3], 0)[nearest]
+    return np.clip(radius - away, -4, 9).reshape(shape)
 
 
 def _regions(t1, grey, csf):
     """Cerebrum, cerebellum and brain stem, parted along the fluid between them, then nuclei and ventricles in them."""
-    k, i, j = np.ogrid[: t1.shape[0], : t1.shape[1], : t1.shape[2]]
-    aside, y, z = np.abs(98 - j), 98 - i, k - 72
+    x, y, z = mni_axes(t1.shape)
+    aside = np.abs(x)
     within = lambda name: np.any(  # noqa: E731
         [((aside - a) / r) ** 2 + ((y - b) / s) ** 2 + ((z - c) / t) ** 2 < 1 for a, b, c, r, s, t in PLACES[name]], 0
     )
@@ -117,32 +178,30 @@ def _regions(t1, grey, csf):
     return np.where(region == 99, 0, region)
 
 
-def _face(shape):
-    k, i, j = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in shape), indexing="ij", sparse=True)
-    z, y, x = k - 72, 98 - i, 98 - j
-    face = 1 - np.sqrt((x / 66) ** 2 + ((y - 20) / 74) ** 2 + ((z + 66) / 62) ** 2)
-    neck = 1 - np.sqrt((x / 66) ** 2 + ((y + 48) / 62) ** 2 + ((z + 90) / 70) ** 2)
-    return (64 * np.maximum(face, neck)).astype(np.float32)
-
-
-def _balls(shape, balls):
-    depth = np.full(shape, -9.0, np.float32)
-    for centre, radius in balls:
-        (place,) = mni_to_template([centre])
-        box = tuple(slice(int(max(c - radius - 5, 0)), int(c + radius + 6)) for c in place)
-        distance = np.sqrt(sum((g - c) ** 2 for g, c in zip(np.ogrid[box], place, strict=True)))
-        depth[box] = np.maximum(depth[box], radius - distance)
-    return depth
+def _base_cut(shape):
+    low, high = mni_to_template([(BASE_SIDE, 500, -500), (-BASE_SIDE, BASE_BACK, BASE_TOP)])
+    return tuple(slice(max(int(a), 0), min(int(b) + 1, n)) for a, b, n in zip(low, high, shape, strict=True))
 
 
 def _resize(volume, shape):
-    return F.interpolate(torch.from_numpy(volume)[None, None], size=shape, mode="trilinear")[0, 0].numpy()
+    volume = torch.from_numpy(volume)[None, None]
+    return F.interpolate(volume, size=shape, mode="trilinear", align_corners=True)[0, 0].numpy()
 
 
 def mni_to_template(points_mm):
     """Convert MNI millimetres (x, y, z) to template voxels (slice, row, column)."""
     x, y, z = np.asarray(points_mm, np.float32).T
-    return np.stack([z + 72, 98 - y, 98 - x], axis=1)
+    return np.stack([z + ORIGIN[0], ORIGIN[1] - y, ORIGIN[2] - x], axis=1)
+
+
+def mni_axes(shape, cut=(slice(None),) * 3, voxels=None):
+    """MNI millimetres x, y, z of a template volume's voxels: three broadcastable float32 arrays.
+
+    Of a cut of it, or of another number of voxels from its first to its last.
+    """
+    axes = [np.linspace(0, n - 1, m, dtype=np.float32) for n, m in zip(shape, voxels or shape, strict=True)]
+    k, i, j = (a[c] - np.float32(o) for a, c, o in zip(axes, cut, ORIGIN, strict=True))
+    return -j[None, None], -i[None, :, None], k[:, None, None]
 
 
 def stacked(volumes):
@@ -150,4 +209,14 @@ def stacked(volumes):
 
 
 def pull(maps, grid, mode="bilinear"):
+    """Sample volumes (channel, slice, row, column) at a grid (1, slice, row, column, 3): float32 array."""
     return F.grid_sample(maps[None], grid, mode=mode, align_corners=True, padding_mode="border")[0].numpy()
+
+
+def to_grid(position, shape, origin=(0, 0, 0)):
+    """Turn voxel positions (3, slice, row, column) in a volume of a shape into a grid for `pull`.
+
+    `origin` is the volume's first voxel, where it is a cut of the one that positions count in.
+    """
+    scaled = [(p - o) * np.float32(2 / (n - 1)) - 1 for p, n, o in zip(position, shape, origin, strict=True)]
+    return torch.stack(scaled[::-1], dim=-1)[None]  # grid_sample wants (x, y, z)

@@ -1,0 +1,102 @@
+"""What surrounds the brain in one head: skull with its marrow, scalp, muscle, and the face with its air."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kit.phantom.deformation import HALF, full
+from kit.phantom.skull import DEPTHS, FRACTIONS
+from kit.phantom.template import BOX_SHAPE, pull, smooth_field, to_grid
+
+# Where the skull base of any head lies in BOX.
+BASE = (slice(0, 84), slice(0, 168), slice(14, 174))
+
+
+def draw_envelope(maps, warp, texture, rng):
+    """Draw the head outside of its cranial cavity.
+
+    Parameters
+    ----------
+    maps : Template
+    warp : Warp
+    texture : (slice, row, column) float32 array
+        Over BOX, added to soft tissue.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    (slice, row, column) float32 array
+        Over BOX; what it holds inside the cavity means nothing.
+    """
+    level = _levels(rng)
+    outside, extra = warp.coarse["outside"], warp.coarse["extra"]
+    skull = rng.uniform(5.5, 9) * (1 + 0.14 * full(smooth_field(rng, HALF, 14)))
+    scalp = rng.uniform(3.5, 8.5) * (1 + 0.12 * full(smooth_field(rng, HALF, 20)))
+    marbled = full(smooth_field(rng, HALF, 4))
+    skin = skull + scalp + extra - outside
+    here = np.flatnonzero((outside > -2) & (skin > -1))
+    take = lambda volume: volume.ravel()[here]  # noqa: E731
+    values = _layers(*map(take, (outside, extra, skin, skull, scalp, marbled, texture)), level, rng)
+    image = np.zeros(BOX_SHAPE, np.float32)
+    image.ravel()[here] = values
+    _paint_base(image[BASE], maps, warp, marbled[BASE], skin[BASE], level, rng)
+    return image
+
+
+def _levels(rng):
+    """Intensities of materials: those of fat and all that holds fat depend on the sequence."""
+    fat = rng.uniform(1.1, 2.1) if rng.random() < 0.85 else rng.uniform(0.3, 0.6)  # fat suppressed
+    return {
+        "fat": fat, "marrow": fat * rng.uniform(0.3, 0.75), "bone": rng.uniform(0.05, 0.12),
+        "muscle": rng.uniform(0.45, 0.75), "skin": rng.uniform(0.6, 1.0), "fluid": rng.uniform(0.15, 0.3),
+        "enhancing": rng.uniform(1.0, 1.7),
+    }  # fmt: skip
+
+
+def _layers(outside, extra, skin, skull, scalp, marbled, texture, level, rng):
+    """Inner table, marrow and outer table; muscle with sheets of fat; fat under the skin, with the galea in it."""
+    image = np.full(outside.shape, level["bone"], np.float32)
+    table = rng.uniform(1.2, 2.0)
+    marrow = level["marrow"] * np.clip(1 + 0.35 * marbled, 0.2, 2)
+    _paint(image, np.minimum(outside - table, skull - 1.2 * table - outside), marrow)
+    sheets = np.clip(1 - 4 * np.abs(marbled - 0.2), 0, 0.6) + np.clip(marbled - 1.4, 0, 0.4)
+    muscle = level["muscle"] + 2 * texture
+    _paint(image, outside - skull, muscle + sheets * (level["fat"] - muscle))
+    fat = level["fat"] * (1 + 2 * texture)
+    galea = np.exp(-(((skin - 0.5 * scalp) / 0.8) ** 2)) * np.clip(1 - extra / 4, 0, 0.5)
+    beyond = np.minimum(scalp - skin, outside - skull)
+    _paint(image, beyond, fat - galea * (fat - level["muscle"]))
+    _paint(image, np.minimum(1.4 - skin, outside - skull), level["skin"])
+    _paint(image, -skin, 0)
+    return image
+
+
+def _paint_base(image, maps, warp, marbled, skin, level, rng):
+    """The skull base over what layers gave, in place."""
+    start = [c.start for c in maps.base_cut]
+    position = full(warp.skull)[(slice(None), *BASE)]
+    base = dict(zip((*FRACTIONS, *DEPTHS), pull(maps.base, to_grid(position, maps.base.shape[1:], start)), strict=True))
+    beyond = np.clip(warp.coarse["outside"][BASE] - 0.5, 0, 1) * np.clip(skin - 1.5, 0, 1)
+    marrow = level["marrow"] * np.clip(1 + 0.35 * marbled, 0.2, 2)
+    rich = level["enhancing"] * np.clip(1 + 0.12 * marbled, 0.5, 1.4)
+    values = {**level, "marrow": marrow, "enhancing": rich}
+    for name in FRACTIONS:
+        image += base[name] * beyond * (values[name] - image)
+    _paint_air(image, base, marbled, beyond, rich, rng)
+
+
+def _paint_air(image, base, marbled, beyond, rich, rng):
+    """Air with a lining, thin and patchy, here and there thick, and now and then none left for air."""
+    size = smooth_field(rng, image.shape, 22)
+    lining = np.clip(0.5 * marbled + 0.1 + 0.4 * size, 0, 4)
+    for name, grow in (("sinus", 2.0), ("cells", 0.5), ("nose", 0.4)):
+        depth = base[name] + grow * size + (0.4 if name == "nose" else 0)
+        cover = np.clip(depth + 0.5, 0, 1) * beyond
+        image += cover * ((0.55 if name == "cells" else 0.8) * rich - image)
+        image -= np.clip(depth - lining + 0.5, 0, 1) * beyond * (image - 0.02)
+
+
+def _paint(image, depth, value):
+    """Blend `value` in where `depth` (mm beyond a surface) is positive, over one voxel."""
+    cover = np.clip(depth + 0.5, 0, 1)
+    image += cover * (value - image)
