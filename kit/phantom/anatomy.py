@@ -55,7 +55,7 @@ def draw_head(rng):
     region = pull(maps.region, grid, "nearest")[0].astype(np.uint8)
     (vessel,) = pull(stacked(draw_vessels(maps, rng)[:1]), grid) * cavity
     _open_sulci(white, grey, cavity, rng.normal(0, 0.25) + 1.2 * atrophy)
-    _punch_old_infarcts(white, grey, region, rng)
+    _punch_old_infarcts(white, grey, region, warp.coarse["outside"], rng)
     texture = 0.012 * full(_field(rng, 2)) + 0.02 * full(_field(rng, 10))
     image = _brain(white, grey, cavity, region, texture, warp.coarse, atrophy, rng)
     _enhance(image, sheet, vessel, warp.coarse, region, white + grey, rng)
@@ -87,17 +87,19 @@ def _open_sulci(white, grey, cavity, gain):
     grey *= left
 
 
-def _punch_old_infarcts(white, grey, region, rng):
+def _punch_old_infarcts(white, grey, region, outside, rng):
     """Lacunes in deep grey and white matter and, seldom, a scar in the cortex: fluid where tissue was, in place."""
     radii = [rng.uniform(1.2, 3.5) for _ in range(rng.choice(4, p=(0.6, 0.2, 0.12, 0.08)))]
     radii += [rng.uniform(5, 14)] if rng.random() < 0.1 else []
     for radius in radii:
-        where = np.argwhere(region[::4, ::4, ::4] == REGIONS["deep grey" if radius < 4 else "cerebrum"]) * 4
+        lacune = radius < 4
+        where = (region == REGIONS["deep grey" if lacune else "cerebrum"]) & (lacune | (np.abs(outside + 8) < 6))
+        where = np.argwhere(where[::4, ::4, ::4]) * 4
         centre = where[rng.integers(len(where))] + rng.integers(-3, 4, 3)
         box = tuple(slice(max(int(c - 2 * radius), 0), int(c + 2 * radius) + 1) for c in centre)
         shape = white[box].shape
         away = sum(((g - c) * s) ** 2 for g, c, s in zip(np.ogrid[box], centre, rng.uniform(0.7, 1.3, 3), strict=True))
-        depth = radius * (1 + 0.25 * smooth_field(rng, shape, 4)) - np.sqrt(away)
+        depth = radius * (1 + 0.35 * smooth_field(rng, shape, 4)) - np.sqrt(away)
         for tissue in (white, grey):
             tissue[box] *= 1 - np.clip(depth / 1.5 + 0.5, 0, rng.uniform(0.8, 1))
 

@@ -18,7 +18,7 @@ BRAIN_WAVES = ((12, 1.6), (6, 0.9))
 
 @dataclass(frozen=True)
 class Warp:
-    """Which template voxel each voxel of BOX shows, at every second voxel: the head as a whole, and inside its skull."""
+    """Which template voxel each second voxel of BOX shows: of the head as a whole, and inside its skull."""
 
     skull: torch.Tensor  # (3, slice, row, column) float32
     brain: torch.Tensor
@@ -43,7 +43,7 @@ def draw_warp(maps, rng, atrophy):
     skull = _affine(rng) + _waves(rng, SKULL_WAVES)
     outside, extra, *moves = pull(maps.coarse[:8], to_grid(skull, shape))
     free = np.clip((-outside - 1) / 8, 0, 1)  # the skull holds the brain's surface
-    widen = (rng.normal(0.2, 0.7) + 4.5 * atrophy) * (1 + 0.35 * smooth_field(rng, HALF, 20)) * free
+    widen = (rng.normal(0.6, 0.9) + 6.0 * atrophy) * (1 + 0.35 * smooth_field(rng, HALF, 20)) * free
     shrink = 2.2 * atrophy * np.clip(1 + 0.5 * smooth_field(rng, HALF, 16), 0, 2)
     brain = skull + torch.from_numpy(free) * _waves(rng, BRAIN_WAVES)
     brain += torch.from_numpy(np.stack([shrink * s + widen * w for s, w in zip(moves[:3], moves[3:], strict=True)]))
@@ -55,7 +55,7 @@ def draw_warp(maps, rng, atrophy):
 def full(field):
     """Bring what was drawn at every second voxel to all of BOX: array (slice, row, column), or a tensor of channels."""
     tensor = torch.as_tensor(field)
-    size = dict(size=BOX_SHAPE, mode="trilinear", align_corners=True)
+    size = {"size": BOX_SHAPE, "mode": "trilinear", "align_corners": True}
     return F.interpolate(tensor[None], **size)[0] if tensor.ndim == 4 else full(tensor[None])[0].numpy()
 
 

@@ -75,7 +75,8 @@ def _paint_base(image, maps, warp, marbled, skin, level, rng):
     """The skull base over what layers gave, in place."""
     start = [c.start for c in maps.base_cut]
     position = full(warp.skull)[(slice(None), *BASE)]
-    base = dict(zip((*FRACTIONS, *DEPTHS), pull(maps.base, to_grid(position, maps.base.shape[1:], start)), strict=True))
+    volumes = pull(maps.base, to_grid(position, maps.base.shape[1:], start), beyond="zeros")
+    base = dict(zip((*FRACTIONS, *DEPTHS), volumes, strict=True))
     beyond = np.clip(warp.coarse["outside"][BASE] - 0.5, 0, 1) * np.clip(skin - 1.5, 0, 1)
     marrow = level["marrow"] * np.clip(1 + 0.35 * marbled, 0.2, 2)
     rich = level["enhancing"] * np.clip(1 + 0.12 * marbled, 0.5, 1.4)
@@ -90,7 +91,7 @@ def _paint_air(image, base, marbled, beyond, rich, rng):
     size = smooth_field(rng, image.shape, 22)
     lining = np.clip(0.5 * marbled + 0.1 + 0.4 * size, 0, 4)
     for name, grow in (("sinus", 2.0), ("cells", 0.5), ("nose", 0.4)):
-        depth = base[name] + grow * size + (0.4 if name == "nose" else 0)
+        depth = base[name] - 6 + grow * size + (0.4 if name == "nose" else 0)
         cover = np.clip(depth + 0.5, 0, 1) * beyond
         image += cover * ((0.55 if name == "cells" else 0.8) * rich - image)
         image -= np.clip(depth - lining + 0.5, 0, 1) * beyond * (image - 0.02)

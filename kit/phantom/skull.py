@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage, spatial
 
 SHELL_MM = 13.0  # from the cavity to the skin where no face, neck or muscle adds to it
-BASE_TOP, BASE_BACK, BASE_SIDE = 2, -50, 78  # the skull base is drawn below, in front and between these, MNI mm
+BASE_TOP, BASE_BACK, BASE_SIDE = 6, -58, 86  # the skull base is drawn below, in front and between these, MNI mm
 FRACTIONS = ("bone", "marrow", "fat", "muscle", "fluid", "enhancing")
 DEPTHS = ("nose", "sinus", "cells")
 # Each: tube radius at both ends (mm), then its points.
@@ -75,7 +75,7 @@ TUBES = {
 BALLS = {
     "orbit": [(31, 56, -36, 20, 18, 18), (24, 42, -34, 13, 18, 13)],
     "globe": [(32, 61, -36, 12, 12, 12)],
-    "sinus": [(32, 46, -58, 14, 19, 15), (24, 52, -50, 8, 12, 8), (7, 18, -42, 9, 13, 9), (14, 80, -12, 14, 5, 15)],
+    "sinus": [(32, 46, -58, 14, 19, 15), (24, 52, -50, 8, 12, 8), (7, 18, -42, 9, 13, 9), (12, 79, -20, 14, 6, 13)],
     "ethmoid": [(9, 48, -36, 7, 26, 11)],
     "mastoid": [(57, -38, -50, 10, 14, 17), (46, -28, -42, 8, 8, 6)],
     "pharynx": [(0, 8, -60, 11, 12, 12), (0, 2, -78, 9, 7, 18)],
@@ -88,7 +88,7 @@ BALLS = {
 
 
 def head_outline(outside, box):
-    """What face, neck and muscle add to the head beyond a shell of SHELL_MM around the cranial cavity, in mm, 0 or more.
+    """What face, neck and muscle add to the head beyond a shell of SHELL_MM around the cranial cavity, mm, 0 or more.
 
     `outside` is the distance from the cavity (negative inside) and `box` its MNI coordinates (x, y, z), broadcastable.
     """
@@ -106,7 +106,7 @@ def head_outline(outside, box):
 
 
 def skull_base(outside, box):
-    """Materials of the skull base: fractions (FRACTIONS), then depths (DEPTHS) of air, one volume each.
+    """Materials of the skull base: fractions (FRACTIONS), then depths of air (DEPTHS) in mm plus 6, one volume each.
 
     Parameters
     ----------
@@ -122,42 +122,47 @@ def skull_base(outside, box):
     x, y, z = box
     aside = np.abs(x)
     rng = np.random.default_rng(6)  # the air cells are the same in every head, but for its warp
-    rough = lambda mm, scale: (
-        mm
-        * ndimage.gaussian_filter(  # noqa: E731
-            rng.standard_normal(outside.shape, np.float32), scale
-        )
-        * (scale * 2 * np.pi**0.5) ** 1.5
-    )
     tubes = {name: _tubes(name, box, outside.shape) for name in TUBES}
-    orbit = np.minimum(_blend([_balls("orbit", box), np.full(outside.shape, -9.0)], 1), aside - 13)
+    orbit = np.minimum(_balls("orbit", box), aside - 13)
     globe = _balls("globe", box)
-    half_width = np.clip(3.5 + 0.5 * (-z - 40), 3.5, 15)
-    nasal = np.minimum(np.minimum(half_width - aside, np.minimum(y - 18, 82 + 0.8 * (z + 40) * (z < -40) - y)), -32 - z)
-    nasal = np.maximum(nasal, np.broadcast_to(_balls("pharynx", box), nasal.shape))
-    septum = 1.2 - np.abs(x + 1.5 * np.sin(y / 14)) + 0 * z
-    nose = np.minimum(nasal, -np.maximum(np.where(y > 20, septum, -9), tubes["turbinate"]))
-    nose = np.maximum(nose, np.minimum(tubes["airway"], 6))
-    sinus = np.minimum(_balls("sinus", box) + rough(1.5, 3), aside - 0.8)
+    nasal = _nasal_cavity(box)
+    septum = np.where(y > 20, 1.2 - np.abs(x + 1.5 * np.sin(y / 14)), -9)
+    nose = np.minimum(nasal, -np.maximum(septum, tubes["turbinate"]))
+    sinus = np.minimum(_balls("sinus", box) + _rough(1.5, 3, outside.shape, rng), aside - 0.8)
     ethmoid, mastoid = (_cells(name, box, outside.shape, mm, rng) for name, mm in (("ethmoid", 8.0), ("mastoid", 5.5)))
-    cells = np.maximum(ethmoid, mastoid)
     walls = np.maximum(_balls("sinus", box), np.maximum(_balls("ethmoid", box), _balls("mastoid", box))) + 1.6
-    bone = np.maximum(tubes["bone"] + rough(0.8, 2), np.maximum(walls, -np.abs(orbit + 1) + 1.0))
-    bone = np.where(np.maximum(nasal, orbit) > 0, -9, bone)
-    fraction = {
-        "bone": bone,
-        "marrow": tubes["marrow"] + rough(1.0, 1.5),
-        "fat": np.maximum(tubes["fat"] + rough(1.5, 2), orbit),
-        "muscle": np.maximum(
-            np.maximum(tubes["muscle"], np.where(orbit > 0, 1.2 - np.abs(globe), -9)), septum * (nasal > 0)
-        ),
+    bone = np.maximum(tubes["bone"] + _rough(0.8, 2, outside.shape, rng), np.maximum(walls, 1 - np.abs(orbit + 1)))
+    lining = np.where(orbit > 0, 1.2 - np.abs(globe), np.where(nasal > 0, septum, -9))
+    fractions = {
+        "bone": np.where(np.maximum(nasal, orbit) > 0, -9, bone),
+        "marrow": tubes["marrow"] + _rough(1.0, 1.5, outside.shape, rng),
+        "fat": np.maximum(tubes["fat"] + _rough(1.5, 2, outside.shape, rng), orbit),
+        "muscle": np.maximum(tubes["muscle"], lining),
         "fluid": globe - 1.0,
-        "enhancing": np.maximum(tubes["enhancing"] + rough(0.5, 1.5), nasal + 1),
+        "enhancing": np.maximum(tubes["enhancing"] + _rough(0.5, 1.5, outside.shape, rng), nasal + 1),
     }
-    depths = {"nose": nose, "sinus": sinus, "cells": cells}
-    return np.stack(
-        [np.clip(fraction[f] + 0.5, 0, 1) for f in FRACTIONS] + [np.clip(depths[d], -6, 6) for d in DEPTHS]
-    ).astype(np.float32)
+    depths = {
+        "nose": np.maximum(nose, np.minimum(tubes["airway"], 6)),
+        "sinus": sinus,
+        "cells": np.maximum(ethmoid, mastoid),
+    }
+    parts = [np.clip(fractions[f] + 0.5, 0, 1) for f in FRACTIONS] + [np.clip(depths[d] + 6, 0, 12) for d in DEPTHS]
+    return np.stack(parts).astype(np.float32)
+
+
+def _nasal_cavity(box):
+    """Depth in the cavity of the nose, from the nostrils to the pharynx, septum and turbinates not taken out; mm."""
+    x, y, z = box
+    half_width = np.clip(3.5 + 0.5 * (-z - 42), 3.5, 15) * np.clip(1.2 - ((y - 40) / 55) ** 2, 0.2, 1)
+    front = 84 + 0.7 * np.clip(-z - 44, 0, 30)
+    cavity = np.minimum(half_width - np.abs(x), np.minimum(np.minimum(y - 16, front - y), -34 - z))
+    return np.maximum(cavity, _balls("pharynx", box))
+
+
+def _rough(mm, scale, shape, rng):
+    """Noise of an s.d. in mm that blurs over `scale` voxels: what keeps drawn shapes from looking drawn."""
+    noise = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), scale)
+    return mm * noise * np.float32(2 * scale * np.pi**0.5) ** 1.5
 
 
 def _balls(name, box):

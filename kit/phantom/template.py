@@ -208,9 +208,9 @@ def stacked(volumes):
     return torch.from_numpy(np.stack(volumes).astype(np.float32, copy=False))
 
 
-def pull(maps, grid, mode="bilinear"):
+def pull(maps, grid, mode="bilinear", beyond="border"):
     """Sample volumes (channel, slice, row, column) at a grid (1, slice, row, column, 3): float32 array."""
-    return F.grid_sample(maps[None], grid, mode=mode, align_corners=True, padding_mode="border")[0].numpy()
+    return F.grid_sample(maps[None], grid, mode=mode, align_corners=True, padding_mode=beyond)[0].numpy()
 
 
 def to_grid(position, shape, origin=(0, 0, 0)):
