@@ -12,7 +12,7 @@ import numpy as np
 
 from kit.phantom.deformation import draw_warp, full
 from kit.phantom.envelope import draw_envelope
-from kit.phantom.template import BOX, BOX_SHAPE, REGIONS, SHAPE, pull, smooth_field, stacked, template, to_grid
+from kit.phantom.template import BOX, BOX_SHAPE, REGIONS, SHAPE, pull_points, smooth_field, stacked, template
 from kit.phantom.vessels import draw_vessels
 
 
@@ -49,21 +49,32 @@ def draw_head(rng):
     maps = template()
     atrophy = float(rng.beta(0.7, 1.6))
     warp = draw_warp(maps, rng, atrophy)
-    grid = to_grid(full(warp.brain), maps.maps.shape[1:])
-    cavity = np.clip(0.5 - warp.coarse["outside"], 0, 1)
-    white, grey, sheet = pull(maps.maps, grid) * cavity
-    region = pull(maps.region, grid, "nearest")[0].astype(np.uint8)
-    (vessel,) = pull(stacked(draw_vessels(maps, rng)[:1]), grid) * cavity
-    _open_sulci(white, grey, cavity, rng.normal(0, 0.25) + 1.2 * atrophy)
-    _punch_old_infarcts(white, grey, region, warp.coarse["outside"], rng)
     texture = 0.012 * full(_field(rng, 2)) + 0.02 * full(_field(rng, 10))
-    image = _brain(white, grey, cavity, region, texture, warp.coarse, atrophy, rng)
-    _enhance(image, sheet, vessel, warp.coarse, region, white + grey, rng)
-    image += (1 - cavity) * (draw_envelope(maps, warp, texture, rng) - image)
-    csf = np.maximum(cavity - white - grey, 0)
-    inside = cavity * (region > 0)
-    whole = map(_in_the_scan, (np.maximum(image, 0), inside > 0.5, white, grey, csf, region))
-    return Head(*whole, _in_the_scan(-warp.coarse["outside"], beyond=-60), _in_the_scan(vessel))
+    image = draw_envelope(maps, warp, texture, rng)
+    here = np.flatnonzero(warp.coarse["outside"] < 1)  # the brain is drawn at these voxels alone
+    take = lambda volume: volume.ravel()[here]  # noqa: E731
+    field = lambda scale: take(full(_field(rng, scale)))  # noqa: E731
+    coarse = {name: take(volume) for name, volume in warp.coarse.items()}
+    cavity = np.clip(0.5 - coarse["outside"], 0, 1)
+    position = full(warp.brain).reshape(3, -1)[:, here]
+    region = pull_points(maps.region, position, "nearest")[0].astype(np.uint8)
+    white, grey, sheet = pull_points(maps.maps, position) * cavity
+    (vessel,) = pull_points(stacked(draw_vessels(maps, rng)[:1]), position) * cavity
+    _open_sulci(white, grey, cavity, rng.normal(0, 0.25) + 1.2 * atrophy)
+    scar = take(_old_infarcts(here, region, coarse["outside"], rng))
+    white, grey = white * (1 - scar), grey * (1 - scar)
+    brain = _brain(white, grey, cavity, region, take(texture), coarse, atrophy, field, rng)
+    _enhance(brain, sheet, vessel, coarse, region, white + grey, field, rng)
+    image.ravel()[here] = np.maximum(brain + (1 - cavity) * (take(image) - brain), 0)
+    parts = (cavity * (region > 0) > 0.5, white, grey, np.maximum(cavity - white - grey, 0), region)
+    *parts, vessel = (_in_the_scan(_spread(part, here)) for part in (*parts, vessel))
+    return Head(_in_the_scan(image), *parts, _in_the_scan(-warp.coarse["outside"], beyond=-60), vessel)
+
+
+def _spread(values, here):
+    whole = np.zeros(BOX_SHAPE, values.dtype)
+    whole.ravel()[here] = values
+    return whole
 
 
 def _in_the_scan(part, beyond=0):
@@ -87,24 +98,25 @@ def _open_sulci(white, grey, cavity, gain):
     grey *= left
 
 
-def _punch_old_infarcts(white, grey, region, outside, rng):
-    """Lacunes in deep grey and white matter and, seldom, a scar in the cortex: fluid where tissue was, in place."""
+def _old_infarcts(here, region, outside, rng):
+    """How much of a voxel is an old infarct: lacunes in the deep grey nuclei and, seldom, a scar of the cortex."""
+    scar = np.zeros(BOX_SHAPE, np.float32)
     radii = [rng.uniform(1.2, 3.5) for _ in range(rng.choice(4, p=(0.6, 0.2, 0.12, 0.08)))]
     radii += [rng.uniform(5, 14)] if rng.random() < 0.1 else []
     for radius in radii:
         lacune = radius < 4
         where = (region == REGIONS["deep grey" if lacune else "cerebrum"]) & (lacune | (np.abs(outside + 8) < 6))
-        where = np.argwhere(where[::4, ::4, ::4]) * 4
-        centre = where[rng.integers(len(where))] + rng.integers(-3, 4, 3)
+        centre = np.array(np.unravel_index(rng.choice(here[where]), BOX_SHAPE))
         box = tuple(slice(max(int(c - 2 * radius), 0), int(c + 2 * radius) + 1) for c in centre)
-        shape = white[box].shape
-        away = sum(((g - c) * s) ** 2 for g, c, s in zip(np.ogrid[box], centre, rng.uniform(0.7, 1.3, 3), strict=True))
-        depth = radius * (1 + 0.35 * smooth_field(rng, shape, 4)) - np.sqrt(away)
-        for tissue in (white, grey):
-            tissue[box] *= 1 - np.clip(depth / 1.5 + 0.5, 0, rng.uniform(0.8, 1))
+        offsets = [np.arange(n)[b] - c for n, b, c in zip(BOX_SHAPE, box, centre, strict=True)]
+        stretched = [(o * s) ** 2 for o, s in zip(offsets, rng.uniform(0.7, 1.3, 3), strict=True)]
+        away = np.sqrt(stretched[0][:, None, None] + stretched[1][:, None] + stretched[2])
+        depth = radius * (1 + 0.35 * smooth_field(rng, away.shape, 4)) - away
+        scar[box] = np.maximum(scar[box], np.clip(depth / 1.5 + 0.5, 0, rng.uniform(0.8, 1)))
+    return scar
 
 
-def _brain(white, grey, cavity, region, texture, coarse, atrophy, rng):
+def _brain(white, grey, cavity, region, texture, coarse, atrophy, field, rng):
     """Intensities of tissue and fluid, drawn per patient and wider than one scanner gives them."""
     cortex = rng.uniform(0.6, 0.92)
     nuclei = cortex + (0.97 - cortex) * rng.uniform(0.3, 0.8)
@@ -114,20 +126,20 @@ def _brain(white, grey, cavity, region, texture, coarse, atrophy, rng):
     bright = of_white[region] + texture
     pale = rng.uniform(0, 0.25) * atrophy  # white matter that has lost myelin around the ventricles of the old
     bright -= pale * np.exp(np.minimum(-coarse["ventricle"], 0) / 5)
-    bright -= 0.3 * atrophy * np.clip(full(_field(rng, 4)) - 1.6, 0, 1)
+    bright -= 0.3 * atrophy * np.clip(field(4) - 1.6, 0, 1)
     return fluid * cavity + white * (bright - fluid) + grey * (of_grey[region] + texture - fluid)
 
 
-def _enhance(image, sheet, vessel, coarse, region, tissue, rng):
+def _enhance(image, sheet, vessel, coarse, region, tissue, field, rng):
     """Dura, falx, tentorium, choroid plexus and vessels take up contrast agent, in place."""
-    patchy = full(_field(rng, 5))
+    patchy = field(5)
     dura = np.clip(rng.uniform(0.5, 1.2) + 0.25 * patchy, 0.3, 1.8)
     thick = rng.uniform(0.4, 1.0) * (1 + 0.3 * patchy)
     cover = np.clip(coarse["outside"] + thick + 0.5, 0, 1)
     np.maximum(cover, sheet * np.clip(1 + 0.3 * patchy, 0, 1), out=cover)
     image += cover * (dura - image) * (1 - tissue)
-    curly = full(_field(rng, 2))
-    plexus = np.clip(coarse["plexus"] + rng.normal(-0.3, 0.5) + 1.1 * curly + 0.5, 0, 1)
+    curly = field(2)
+    plexus = np.clip(coarse["plexus"] + rng.normal(-0.8, 0.6) + 1.8 * curly + 0.5, 0, 1)
     plexus *= (region == REGIONS["ventricles"]) * (1 - tissue)
-    image += plexus * (rng.uniform(1.0, 1.7) * (1 + 0.15 * curly) - image)
+    image += plexus * (rng.uniform(0.9, 1.6) * (1 + 0.2 * curly) - image)
     image += vessel

@@ -13,7 +13,7 @@ from kit.phantom.template import BOX, BOX_SHAPE, COARSE, HEAD_CENTRE, TEMPLATE_C
 HALF = tuple(n // 2 for n in BOX_SHAPE)  # a warp is smooth: it is drawn at every second voxel
 # Waves of the whole head, and of the brain inside its skull: distance of the knots in half voxels, s.d. in mm.
 SKULL_WAVES = ((30, 2.4), (14, 0.8))
-BRAIN_WAVES = ((12, 1.6), (6, 0.9))
+BRAIN_WAVES = ((16, 2.2), (7, 1.2))
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def draw_warp(maps, rng, atrophy):
     outside, extra, *moves = pull(maps.coarse[:8], to_grid(skull, shape))
     free = np.clip((-outside - 1) / 8, 0, 1)  # the skull holds the brain's surface
     widen = (rng.normal(0.6, 0.9) + 6.0 * atrophy) * (1 + 0.35 * smooth_field(rng, HALF, 20)) * free
-    shrink = 2.2 * atrophy * np.clip(1 + 0.5 * smooth_field(rng, HALF, 16), 0, 2)
+    shrink = 1.6 * atrophy * np.clip(1 + 0.5 * smooth_field(rng, HALF, 16), 0, 2)
     brain = skull + torch.from_numpy(free) * _waves(rng, BRAIN_WAVES)
     brain += torch.from_numpy(np.stack([shrink * s + widen * w for s, w in zip(moves[:3], moves[3:], strict=True)]))
     inner = pull(maps.coarse[8:], to_grid(brain, shape))

@@ -6,10 +6,10 @@ import numpy as np
 
 from kit.phantom.deformation import HALF, full
 from kit.phantom.skull import DEPTHS, FRACTIONS
-from kit.phantom.template import BOX_SHAPE, pull, smooth_field, to_grid
+from kit.phantom.template import BOX_SHAPE, pull_points, smooth_field
 
 # Where the skull base of any head lies in BOX.
-BASE = (slice(0, 84), slice(0, 168), slice(14, 174))
+BASE = (slice(0, 84), slice(0, 172), slice(14, 174))
 
 
 def draw_envelope(maps, warp, texture, rng):
@@ -30,7 +30,8 @@ def draw_envelope(maps, warp, texture, rng):
     """
     level = _levels(rng)
     outside, extra = warp.coarse["outside"], warp.coarse["extra"]
-    skull = rng.uniform(5.5, 9) * (1 + 0.14 * full(smooth_field(rng, HALF, 14)))
+    thin = np.clip(1 - (extra - 3) / 14, 0.3, 1)  # under muscle, and at the base
+    skull = rng.uniform(5.5, 9) * (1 + 0.14 * full(smooth_field(rng, HALF, 14))) * thin
     scalp = rng.uniform(3.5, 8.5) * (1 + 0.12 * full(smooth_field(rng, HALF, 20)))
     marbled = full(smooth_field(rng, HALF, 4))
     skin = skull + scalp + extra - outside
@@ -39,7 +40,7 @@ def draw_envelope(maps, warp, texture, rng):
     values = _layers(*map(take, (outside, extra, skin, skull, scalp, marbled, texture)), level, rng)
     image = np.zeros(BOX_SHAPE, np.float32)
     image.ravel()[here] = values
-    _paint_base(image[BASE], maps, warp, marbled[BASE], skin[BASE], level, rng)
+    _paint_base(image[BASE], maps, warp, marbled[BASE], (skin - scalp)[BASE], level, rng)
     return image
 
 
@@ -59,7 +60,8 @@ def _layers(outside, extra, skin, skull, scalp, marbled, texture, level, rng):
     table = rng.uniform(1.2, 2.0)
     marrow = level["marrow"] * np.clip(1 + 0.35 * marbled, 0.2, 2)
     _paint(image, np.minimum(outside - table, skull - 1.2 * table - outside), marrow)
-    sheets = np.clip(1 - 4 * np.abs(marbled - 0.2), 0, 0.6) + np.clip(marbled - 1.4, 0, 0.4)
+    layer = np.abs(np.sin((outside - skull) / 4 + 1.3 * marbled))  # fat between one muscle and the next
+    sheets = np.clip(0.45 + 0.3 * marbled - 2.5 * layer, 0, 0.7) + np.clip(marbled - 1.5, 0, 0.4)
     muscle = level["muscle"] + 2 * texture
     _paint(image, outside - skull, muscle + sheets * (level["fat"] - muscle))
     fat = level["fat"] * (1 + 2 * texture)
@@ -71,24 +73,26 @@ def _layers(outside, extra, skin, skull, scalp, marbled, texture, level, rng):
     return image
 
 
-def _paint_base(image, maps, warp, marbled, skin, level, rng):
-    """The skull base over what layers gave, in place."""
-    start = [c.start for c in maps.base_cut]
-    position = full(warp.skull)[(slice(None), *BASE)]
-    volumes = pull(maps.base, to_grid(position, maps.base.shape[1:], start), beyond="zeros")
-    base = dict(zip((*FRACTIONS, *DEPTHS), volumes, strict=True))
-    beyond = np.clip(warp.coarse["outside"][BASE] - 0.5, 0, 1) * np.clip(skin - 1.5, 0, 1)
-    marrow = level["marrow"] * np.clip(1 + 0.35 * marbled, 0.2, 2)
-    rich = level["enhancing"] * np.clip(1 + 0.12 * marbled, 0.5, 1.4)
-    values = {**level, "marrow": marrow, "enhancing": rich}
-    for name in FRACTIONS:
-        image += base[name] * beyond * (values[name] - image)
-    _paint_air(image, base, marbled, beyond, rich, rng)
-
-
-def _paint_air(image, base, marbled, beyond, rich, rng):
-    """Air with a lining, thin and patchy, here and there thick, and now and then none left for air."""
+def _paint_base(image, maps, warp, marbled, below, level, rng):
+    """The skull base over what layers gave, in place; `below` the scalp, mm."""
     size = smooth_field(rng, image.shape, 22)
+    here = np.nonzero((warp.coarse["outside"][BASE] > 0.5) & (below > -1))
+    marbled, below, size, outside = (v[here] for v in (marbled, below, size, warp.coarse["outside"][BASE]))
+    position = full(warp.skull)[(slice(None), *BASE)][(slice(None), *here)]
+    volumes = pull_points(maps.base, position, origin=[c.start for c in maps.base_cut])
+    base = dict(zip((*FRACTIONS, *DEPTHS), volumes, strict=True))
+    beyond = np.clip(outside - 0.5, 0, 1) * np.clip(below + 1, 0, 1)
+    rich = level["enhancing"] * np.clip(1 + 0.12 * marbled, 0.5, 1.4)
+    values = {**level, "marrow": level["marrow"] * np.clip(1 + 0.35 * marbled, 0.2, 2), "enhancing": rich}
+    part = image[here]
+    for name in FRACTIONS:
+        part += base[name] * beyond * (values[name] - part)
+    _paint_air(part, base, marbled, size, beyond * np.clip(below - 1, 0, 1), rich)
+    image[here] = part
+
+
+def _paint_air(image, base, marbled, size, beyond, rich):
+    """Air with a lining, thin and patchy, here and there thick, and now and then none left for air."""
     lining = np.clip(0.5 * marbled + 0.1 + 0.4 * size, 0, 4)
     for name, grow in (("sinus", 2.0), ("cells", 0.5), ("nose", 0.4)):
         depth = base[name] - 6 + grow * size + (0.4 if name == "nose" else 0)

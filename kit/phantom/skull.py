@@ -119,7 +119,7 @@ def skull_base(outside, box):
     -------
     (9, slice, row, column) float32 array
     """
-    x, y, z = box
+    x, y, _ = box
     aside = np.abs(x)
     rng = np.random.default_rng(6)  # the air cells are the same in every head, but for its warp
     tubes = {name: _tubes(name, box, outside.shape) for name in TUBES}
@@ -142,7 +142,7 @@ def skull_base(outside, box):
         "enhancing": np.maximum(tubes["enhancing"] + _rough(0.5, 1.5, outside.shape, rng), nasal + 1),
     }
     depths = {
-        "nose": np.maximum(nose, np.minimum(tubes["airway"], 6)),
+        "nose": np.maximum(nose + _rough(0.5, 2, outside.shape, rng), np.minimum(tubes["airway"], 6)),
         "sinus": sinus,
         "cells": np.maximum(ethmoid, mastoid),
     }

@@ -21,8 +21,8 @@ from kit.phantom.skull import BASE_BACK, BASE_SIDE, BASE_TOP, head_outline, skul
 SHAPE = (160, 256, 256)
 ORIGIN = np.array([72.0, 112.0, 98.0])  # template voxel of MNI (0, 0, 0)
 TEMPLATE_CENTRE = np.array([74.0, 130.0, 98.0])  # template voxel that lies at HEAD_CENTRE of every head
-HEAD_CENTRE = np.array([69.0, 137.0, 127.5])
-BOX = (slice(0, 160), slice(14, 242), slice(34, 222))  # where heads lie in SHAPE: the rest is air
+HEAD_CENTRE = np.array([67.0, 135.0, 127.5])
+BOX = (slice(0, 160), slice(10, 248), slice(34, 222))  # where heads lie in SHAPE: the rest is air
 BOX_SHAPE = tuple(b.stop - b.start for b in BOX)
 REGIONS = {"cerebrum": 1, "cerebellum": 2, "brain stem": 3, "deep grey": 4, "ventricles": 5}
 # Where regions surely are: ellipsoids, each (x, y, z) of the centre and three half axes; on both sides.
@@ -126,7 +126,7 @@ def _coarse(brain, region):
     ]
     box = (-axes[2][None, None], -axes[1][None, :, None], axes[0][:, None, None])
     shrink = [0.5 * g * np.exp(np.minimum(outside, 0) / 30) for g in np.gradient(outside)]
-    wall = ndimage.gaussian_filter(ventricle, 1.0)
+    wall = ndimage.gaussian_filter(ventricle, 1.5)
     widen = [-0.5 * g * np.exp(-np.maximum(ventricle, 0) / 18) for g in np.gradient(wall)]
     return [outside, head_outline(outside, box), *shrink, *widen, ventricle, _plexus(box)]
 
@@ -209,8 +209,14 @@ def stacked(volumes):
 
 
 def pull(maps, grid, mode="bilinear", beyond="border"):
-    """Sample volumes (channel, slice, row, column) at a grid (1, slice, row, column, 3): float32 array."""
+    """Sample volumes (channel, slice, row, column) at a grid (1, a, b, c, 3): float32 array (channel, a, b, c)."""
     return F.grid_sample(maps[None], grid, mode=mode, align_corners=True, padding_mode=beyond)[0].numpy()
+
+
+def pull_points(maps, position, mode="bilinear", origin=(0, 0, 0)):
+    """Sample volumes at voxel positions (3, n): float32 (channel, n) array, 0 beyond a cut that starts at `origin`."""
+    grid = to_grid(position[:, None, None], maps.shape[1:], origin)
+    return pull(maps, grid, mode, "zeros" if any(origin) else "border")[:, 0, 0]
 
 
 def to_grid(position, shape, origin=(0, 0, 0)):
