@@ -12,7 +12,7 @@ from kit.phantom.template import BOX, BOX_SHAPE, COARSE, HEAD_CENTRE, TEMPLATE_C
 
 HALF = tuple(n // 2 for n in BOX_SHAPE)  # a warp is smooth: it is drawn at every second voxel
 # Waves of the whole head, and of the brain inside its skull: distance of the knots in half voxels, s.d. in mm.
-SKULL_WAVES = ((30, 2.4), (14, 0.8))
+SKULL_WAVES = ((45, 2.5), (20, 0.8))
 BRAIN_WAVES = ((16, 2.2), (7, 1.2))
 
 
@@ -60,7 +60,7 @@ def full(field):
 
 
 def _affine(rng):
-    scale = rng.normal(1.06, 0.02) * (1 + np.array([0.025, 0.03, 0.03]) * rng.standard_normal(3))  # template per head
+    scale = rng.normal(1.06, 0.02) * (1 + np.array([0.025, 0.035, 0.035]) * rng.standard_normal(3))  # template per head
     rotation = _rotation(np.radians(rng.normal(0, [4, 3, 3]))) * scale[:, None]
     centre = HEAD_CENTRE + rng.normal(0, 1.5, 3)
     axes = [np.linspace(b.start, b.stop - 1, n) - c for b, n, c in zip(BOX, HALF, centre, strict=True)]

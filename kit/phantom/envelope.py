@@ -31,8 +31,8 @@ def draw_envelope(maps, warp, texture, rng):
     level = _levels(rng)
     outside, extra = warp.coarse["outside"], warp.coarse["extra"]
     thin = np.clip(1 - (extra - 3) / 14, 0.3, 1)  # under muscle, and at the base
-    skull = rng.uniform(5.5, 9) * (1 + 0.14 * full(smooth_field(rng, HALF, 14))) * thin
-    scalp = rng.uniform(3.5, 8.5) * (1 + 0.12 * full(smooth_field(rng, HALF, 20)))
+    skull = rng.uniform(5.5, 9) * (1 + 0.12 * full(smooth_field(rng, HALF, 16))) * thin
+    scalp = rng.uniform(3.5, 8.5) * (1 + 0.1 * full(smooth_field(rng, HALF, 24)))
     marbled = full(smooth_field(rng, HALF, 4))
     skin = skull + scalp + extra - outside
     here = np.flatnonzero((outside > -2) & (skin > -1))

@@ -38,6 +38,8 @@ PLACES = {
 # The choroid plexus: (x, y, z) and radius, from the foramen of Monro over body and atrium to the temporal horn.
 PLEXUS = [(2, -2, 10, 0.8), (6, -10, 19, 1.4), (11, -20, 19, 1.7), (17, -32, 15, 2.4), (22, -40, 8, 4.6),
           (25, -40, 2, 4.2), (29, -34, -6, 2.4), (31, -24, -14, 1.8), (28, -14, -20, 1.0)]  # fmt: skip
+# The free edge of the falx, (y, z) from the straight sinus to the crista galli.
+FREE_EDGE = [(-100, -10), (-66, 2), (-46, 14), (-20, 34), (0, 42), (20, 42), (35, 34), (55, 8), (70, -22)]
 
 
 def smooth_field(rng, shape, scale):
@@ -98,6 +100,8 @@ def template():
     )
     brain = ndimage.binary_fill_holes(t1 > 0.05)
     region = _regions(t1, grey, brain - grey - white)
+    lines = np.minimum(t1 - ndimage.gaussian_filter(t1, 2.0), 0)  # folia of the cerebellum are finer than its grey map
+    grey *= np.clip(1 + 5 * lines * (region == REGIONS["cerebellum"]), 0.3, 1)
     coarse = _coarse(brain, region)
     outside = _resize(coarse[0], t1.shape)
     shell = np.argwhere((~brain) & (outside < -0.5) & (outside > -9))
@@ -118,7 +122,7 @@ def _loaded(name):
 def _coarse(brain, region):
     """The maps of COARSE."""
     half = lambda mask: ndimage.zoom(mask.astype(np.float32), 0.5, order=1)  # noqa: E731
-    outside = 2 * ndimage.gaussian_filter(_distance(ndimage.gaussian_filter(half(brain), 3.0) > 0.28), 1.5)
+    outside = 2 * ndimage.gaussian_filter(_distance(ndimage.gaussian_filter(half(brain), 3.0) > 0.33), 1.5)
     ventricle = 2 * ndimage.gaussian_filter(_distance(half(region == REGIONS["ventricles"]) > 0.5), 0.7)
     axes = [
         np.linspace(0, n - 1, m, dtype=np.float32) - o
@@ -141,8 +145,8 @@ def _sheets(region, outside):
     x, y, z = mni_axes(region.shape)
     free = (y < -20 - 0.9 * np.maximum(z + 24, 0)) | (np.abs(x) > 26)  # the notch leaves the brain stem room
     tent = np.where((np.maximum(above, below) < 6) & free & (z < 6), 0.6 - np.abs(above - below) / 2, -9)
-    reach = np.clip(20 + (60 - y) * 0.22, 12, 50)  # mm that the falx hangs down from the vault
-    falx = np.where((outside > -reach) & (z > -26 + 0.5 * np.clip(-y - 20, 0, 60)), 0.55 - np.abs(x), -9)
+    edge = np.interp(y, *np.transpose(FREE_EDGE))  # of the falx, over the corpus callosum
+    falx = np.where((z > edge) & (outside < 0), 0.55 - np.abs(x), -9)
     return np.clip(np.maximum(tent, falx) + 0.5, 0, 1)
 
 
