@@ -60,7 +60,7 @@ def draw_head(rng):
     region = pull_points(maps.region, position, "nearest")[0].astype(np.uint8)
     white, grey, sheet = pull_points(maps.maps, position) * cavity
     (vessel,) = pull_points(stacked(draw_vessels(maps, rng)[:1]), position) * cavity
-    _open_sulci(white, grey, cavity, rng.normal(0, 0.25) + 1.2 * atrophy)
+    _open_sulci(white, grey, cavity, rng.normal(0, 0.25) + 0.8 * atrophy)
     scar = take(_old_infarcts(here, region, coarse["outside"], rng))
     white, grey = white * (1 - scar), grey * (1 - scar)
     brain = _brain(white, grey, cavity, region, take(texture), coarse, atrophy, field, rng)
