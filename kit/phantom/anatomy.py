@@ -59,12 +59,13 @@ def draw_head(rng):
     position = full(warp.brain).reshape(3, -1)[:, here]
     region = pull_points(maps.region, position, "nearest")[0].astype(np.uint8)
     white, grey, sheet = pull_points(maps.maps, position) * cavity
-    (vessel,) = pull_points(stacked(draw_vessels(maps, rng)[:1]), position) * cavity
+    vessel, blood = pull_points(stacked(draw_vessels(maps, rng)), position) * cavity
     _open_sulci(white, grey, cavity, rng.normal(0, 0.25) + 0.8 * atrophy)
     scar = take(_old_infarcts(here, region, coarse["outside"], rng))
     white, grey = white * (1 - scar), grey * (1 - scar)
     brain = _brain(white, grey, cavity, region, take(texture), coarse, atrophy, field, rng)
-    _enhance(brain, sheet, vessel, coarse, region, white + grey, field, rng)
+    _enhance(brain, sheet, coarse, region, white + grey, field, rng)
+    brain += vessel + blood * (1 - brain)  # `vessel` adds to white matter
     image.ravel()[here] = np.maximum(brain + (1 - cavity) * (take(image) - brain), 0)
     parts = (cavity * (region > 0) > 0.5, white, grey, np.maximum(cavity - white - grey, 0), region)
     *parts, vessel = (_in_the_scan(_spread(part, here)) for part in (*parts, vessel))
@@ -130,8 +131,8 @@ def _brain(white, grey, cavity, region, texture, coarse, atrophy, field, rng):
     return fluid * cavity + white * (bright - fluid) + grey * (of_grey[region] + texture - fluid)
 
 
-def _enhance(image, sheet, vessel, coarse, region, tissue, field, rng):
-    """Dura, falx, tentorium, choroid plexus and vessels take up contrast agent, in place."""
+def _enhance(image, sheet, coarse, region, tissue, field, rng):
+    """Dura, falx, tentorium and choroid plexus take up contrast agent, in place."""
     patchy = field(5)
     dura = np.clip(rng.uniform(0.5, 1.2) + 0.25 * patchy, 0.3, 1.8)
     thick = rng.uniform(0.4, 1.0) * (1 + 0.3 * patchy)
@@ -142,4 +143,3 @@ def _enhance(image, sheet, vessel, coarse, region, tissue, field, rng):
     plexus = np.clip(coarse["plexus"] + rng.normal(-0.8, 0.6) + 1.8 * curly + 0.5, 0, 1)
     plexus *= (region == REGIONS["ventricles"]) * (1 - tissue)
     image += plexus * (rng.uniform(0.9, 1.6) * (1 + 0.2 * curly) - image)
-    image += vessel

@@ -14,6 +14,7 @@ HALF = tuple(n // 2 for n in BOX_SHAPE)  # a warp is smooth: it is drawn at ever
 # Waves of the whole head, and of the brain inside its skull: distance of the knots in half voxels, s.d. in mm.
 SKULL_WAVES = ((45, 2.5), (20, 0.8))
 BRAIN_WAVES = ((16, 2.2), (7, 1.2))
+WIDENING_STEPS = 3  # in one step, the wall of a narrow ventricle would pass the opposite one
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,21 @@ def draw_warp(maps, rng, atrophy):
     -------
     Warp
     """
-    shape = maps.maps.shape[1:]
     skull = _affine(rng) + _waves(rng, SKULL_WAVES)
-    outside, extra, *moves = pull(maps.coarse[:8], to_grid(skull, shape))
-    free = np.clip((-outside - 1) / 8, 0, 1)  # the skull holds the brain's surface
-    widen = (rng.normal(0.6, 0.9) + 6.0 * atrophy) * (1 + 0.35 * smooth_field(rng, HALF, 20)) * free
-    shrink = 1.6 * atrophy * np.clip(1 + 0.5 * smooth_field(rng, HALF, 16), 0, 2)
-    brain = skull + torch.from_numpy(free) * _waves(rng, BRAIN_WAVES)
-    brain += torch.from_numpy(np.stack([shrink * s + widen * w for s, w in zip(moves[:3], moves[3:], strict=True)]))
-    inner = pull(maps.coarse[8:], to_grid(brain, shape))
+    outside, extra, *shrink = _coarse(maps, skull, slice(0, 5))
+    free = torch.from_numpy(np.clip((-outside - 1) / 8, 0, 1))  # the skull holds the brain's surface
+    brain = skull + free * _waves(rng, BRAIN_WAVES)
+    brain += torch.from_numpy(np.stack(shrink) * (1.6 * atrophy * np.clip(1 + 0.5 * smooth_field(rng, HALF, 16), 0, 2)))
+    widen = (rng.normal(0.6, 0.9) + 6 * atrophy) * (1 + 0.35 * smooth_field(rng, HALF, 20))
+    for _ in range(WIDENING_STEPS):
+        brain += free * torch.from_numpy(_coarse(maps, brain, slice(5, 8)) * (widen / WIDENING_STEPS))
+    inner = _coarse(maps, brain, slice(8, 10))
     coarse = {name: full(v) for name, v in zip((*COARSE[:2], *COARSE[8:]), (outside, extra, *inner), strict=True)}
     return Warp(skull, brain, coarse)
+
+
+def _coarse(maps, position, channels):
+    return pull(maps.coarse[channels], to_grid(position, maps.maps.shape[1:]))
 
 
 def full(field):

@@ -33,11 +33,11 @@ def draw_envelope(maps, warp, texture, rng):
     thin = np.clip(1 - (extra - 3) / 14, 0.3, 1)  # under muscle, and at the base
     skull = rng.uniform(5.5, 9) * (1 + 0.12 * full(smooth_field(rng, HALF, 16))) * thin
     scalp = rng.uniform(3.5, 8.5) * (1 + 0.1 * full(smooth_field(rng, HALF, 24)))
-    marbled = full(smooth_field(rng, HALF, 4))
+    marbled, bent = full(smooth_field(rng, HALF, 4)), full(smooth_field(rng, HALF, 12))
     skin = skull + scalp + extra - outside
     here = np.flatnonzero((outside > -2) & (skin > -1))
     take = lambda volume: volume.ravel()[here]  # noqa: E731
-    values = _layers(*map(take, (outside, extra, skin, skull, scalp, marbled, texture)), level, rng)
+    values = _layers(*map(take, (outside, extra, skin, skull, scalp, marbled, bent, texture)), level, rng)
     image = np.zeros(BOX_SHAPE, np.float32)
     image.ravel()[here] = values
     _paint_base(image[BASE], maps, warp, marbled[BASE], (skin - scalp)[BASE], level, rng)
@@ -54,14 +54,14 @@ def _levels(rng):
     }  # fmt: skip
 
 
-def _layers(outside, extra, skin, skull, scalp, marbled, texture, level, rng):
+def _layers(outside, extra, skin, skull, scalp, marbled, bent, texture, level, rng):
     """Inner table, marrow and outer table; muscle with sheets of fat; fat under the skin, with the galea in it."""
     image = np.full(outside.shape, level["bone"], np.float32)
     table = rng.uniform(1.2, 2.0)
     marrow = level["marrow"] * np.clip(1 + 0.35 * marbled, 0.2, 2)
     _paint(image, np.minimum(outside - table, skull - 1.2 * table - outside), marrow)
-    layer = np.abs(np.sin((outside - skull) / 4 + 1.3 * marbled))  # fat between one muscle and the next
-    sheets = np.clip(0.45 + 0.3 * marbled - 2.5 * layer, 0, 0.7) + np.clip(marbled - 1.5, 0, 0.4)
+    layer = np.abs(np.sin((outside - skull) / 5 + 2.5 * bent))  # fat between one muscle and the next
+    sheets = np.clip(0.3 + 0.3 * marbled - 2.5 * layer, 0, 0.6) + np.clip(marbled - 1.6, 0, 0.3)
     muscle = level["muscle"] + 2 * texture
     _paint(image, outside - skull, muscle + sheets * (level["fat"] - muscle))
     fat = level["fat"] * (1 + 2 * texture)

@@ -132,7 +132,10 @@ def _sharpened(t1, white, grey, brain):
 def _coarse(brain, region):
     """The maps of COARSE."""
     half = lambda mask: ndimage.zoom(mask.astype(np.float32), 0.5, order=1)  # noqa: E731
-    outside = 2 * ndimage.gaussian_filter(_distance(ndimage.gaussian_filter(half(brain), 3.0) > 0.33), 1.5)
+    box = mni_axes(brain.shape, voxels=half(brain).shape)
+    vault = np.clip((box[2] + 22) / 20, 0, 1)  # the base follows the brain more closely than the vault
+    hull = [ndimage.gaussian_filter(half(brain), blur) for blur in (1.6, 3.0)]
+    outside = 2 * ndimage.gaussian_filter(_distance(hull[0] + vault * (hull[1] - hull[0]) > 0.33), 1.5)
     ventricle = 2 * ndimage.gaussian_filter(_distance(half(region == REGIONS["ventricles"]) > 0.5), 0.7)
     axes = [
         np.linspace(0, n - 1, m, dtype=np.float32) - o
@@ -141,7 +144,8 @@ def _coarse(brain, region):
     box = (-axes[2][None, None], -axes[1][None, :, None], axes[0][:, None, None])
     shrink = [0.5 * g * np.exp(np.minimum(outside, 0) / 30) for g in np.gradient(outside)]
     wall = ndimage.gaussian_filter(ventricle, 1.5)
-    widen = [-0.5 * g * np.exp(-np.maximum(ventricle, 0) / 18) for g in np.gradient(wall)]
+    reach = np.exp(-np.maximum(ventricle, 0) / 18) * np.where(box[2] > -20, 1, 0.2)  # the fourth widens little
+    widen = [-0.5 * g * reach for g in np.gradient(wall)]
     return [outside, head_outline(outside, box), *shrink, *widen, ventricle, _plexus(box)]
 
 
