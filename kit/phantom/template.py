@@ -36,8 +36,8 @@ PLACES = {
                    (0, -12, 0, 5, 20, 12), (0, -46, -34, 10, 10, 14)],
 }  # fmt: skip
 # The choroid plexus: (x, y, z) and radius, from the foramen of Monro over body and atrium to the temporal horn.
-PLEXUS = [(2, -2, 10, 0.8), (6, -10, 19, 1.4), (11, -20, 19, 1.7), (17, -32, 15, 2.4), (22, -40, 8, 4.6),
-          (25, -40, 2, 4.2), (29, -34, -6, 2.4), (31, -24, -14, 1.8), (28, -14, -20, 1.0)]  # fmt: skip
+PLEXUS = [(3, 2, 11, 0.8), (6, -6, 18, 1.2), (8, -14, 19, 1.5), (11, -22, 18, 1.6), (15, -32, 17, 2.2),
+          (22, -39, 11, 4.0), (27, -43, 5, 4.4), (30, -42, 0, 3.0), (31, -32, -9, 1.8), (30, -14, -19, 1.4)]  # fmt: skip
 # The free edge of the falx, (y, z) from the straight sinus to the crista galli.
 FREE_EDGE = [(-100, -10), (-66, 2), (-46, 14), (-20, 34), (0, 42), (20, 42), (35, 34), (55, 8), (70, -22)]
 
@@ -155,13 +155,20 @@ def _distance(mask):
 
 def _sheets(region, outside):
     """How much of a voxel falx and tentorium fill: float32 in [0, 1]."""
-    above, below = (ndimage.distance_transform_edt(region != REGIONS[n]) for n in ("cerebrum", "cerebellum"))
     x, y, z = mni_axes(region.shape)
-    free = (y < -20 - 0.9 * np.maximum(z + 24, 0)) | (np.abs(x) > 26)  # the notch leaves the brain stem room
-    tent = np.where((np.maximum(above, below) < 6) & free & (z < 6), 0.6 - np.abs(above - below) / 2, -9)
     edge = np.interp(y, *np.transpose(FREE_EDGE))  # of the falx, over the corpus callosum
     falx = np.where((z > edge) & (outside < 0), 0.55 - np.abs(x), -9)
-    return np.clip(np.maximum(tent, falx) + 0.5, 0, 1)
+    low, high = mni_to_template([(72, -12, -72), (-72, -112, 10)]).astype(int)
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    falx[box] = np.maximum(falx[box], _tentorium(region[box], *mni_axes(region.shape, box)))
+    return np.clip(falx + 0.5, 0, 1)
+
+
+def _tentorium(region, x, y, z):
+    """Depth in the sheet midway between cerebrum and cerebellum, mm."""
+    above, below = (ndimage.distance_transform_edt(region != REGIONS[n]) for n in ("cerebrum", "cerebellum"))
+    free = (y < -20 - 0.9 * np.maximum(z + 24, 0)) | (np.abs(x) > 26)  # the notch leaves the brain stem room
+    return np.where((np.maximum(above, below) < 6) & free & (z < 6), 0.6 - np.abs(above - below) / 2, -9)
 
 
 def _plexus(box):
