@@ -142,4 +142,4 @@ def _enhance(image, sheet, coarse, region, tissue, field, rng):
     curly = field(2)
     plexus = np.clip(coarse["plexus"] + rng.normal(-0.8, 0.6) + 1.8 * curly + 0.5, 0, 1)
     plexus *= (region == REGIONS["ventricles"]) * (1 - tissue)
-    image += plexus * (rng.uniform(0.9, 1.6) * (1 + 0.2 * curly) - image)
+    image += plexus * (rng.uniform(0.85, 1.4) * (1 + 0.15 * curly) - image)

@@ -50,7 +50,7 @@ def _levels(rng):
     return {
         "fat": fat, "marrow": fat * rng.uniform(0.3, 0.75), "bone": rng.uniform(0.05, 0.12),
         "muscle": rng.uniform(0.45, 0.75), "skin": rng.uniform(0.6, 1.0), "fluid": rng.uniform(0.15, 0.3),
-        "enhancing": rng.uniform(1.0, 1.7),
+        "enhancing": rng.uniform(0.95, 1.5),
     }  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def _layers(outside, extra, skin, skull, scalp, marbled, bent, texture, level, r
     """Inner table, marrow and outer table; muscle with sheets of fat; fat under the skin, with the galea in it."""
     image = np.full(outside.shape, level["bone"], np.float32)
     table = rng.uniform(1.2, 2.0)
-    marrow = level["marrow"] * np.clip(1 + 0.35 * marbled, 0.2, 2)
+    marrow = level["marrow"] * np.clip(1 + 0.25 * marbled, 0.2, 2)
     _paint(image, np.minimum(outside - table, skull - 1.2 * table - outside), marrow)
     layer = np.abs(np.sin((outside - skull) / 5 + 2.5 * bent))  # fat between one muscle and the next
     sheets = np.clip(0.3 + 0.3 * marbled - 2.5 * layer, 0, 0.6) + np.clip(marbled - 1.6, 0, 0.3)
@@ -83,7 +83,7 @@ def _paint_base(image, maps, warp, marbled, below, level, rng):
     base = dict(zip((*FRACTIONS, *DEPTHS), volumes, strict=True))
     beyond = np.clip(outside - 0.5, 0, 1) * np.clip(below + 1, 0, 1)
     rich = level["enhancing"] * np.clip(1 + 0.12 * marbled, 0.5, 1.4)
-    values = {**level, "marrow": level["marrow"] * np.clip(1 + 0.35 * marbled, 0.2, 2), "enhancing": rich}
+    values = {**level, "marrow": level["marrow"] * np.clip(1 + 0.25 * marbled, 0.2, 2), "enhancing": rich}
     part = image[here]
     for name in FRACTIONS:
         part += base[name] * beyond * (values[name] - part)

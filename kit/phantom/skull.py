@@ -81,7 +81,7 @@ BALLS = {
     "pharynx": [(0, 8, -60, 11, 12, 12), (0, 2, -78, 9, 7, 18)],
     "skull": [(0, -16, -14, 81, 101, 72), (46, 34, -16, 26, 36, 44)],
     "face": [(0, 16, -60, 70, 72, 66), (0, 40, -76, 46, 56, 50)],
-    "neck": [(0, -46, -96, 66, 60, 76)],
+    "neck": [(0, -46, -96, 66, 60, 76), (32, -22, -92, 36, 52, 62)],
     "nose": [(0, 84, -58, 13, 22, 15), (0, 80, -44, 8, 14, 22)],
     "ear": [(79, -26, -42, 5, 15, 26)],
 }
@@ -128,7 +128,7 @@ def skull_base(outside, box):
     nasal = _nasal_cavity(box)
     septum = np.where(y > 20, 1.2 - np.abs(x + 1.5 * np.sin(y / 14)), -9)
     nose = np.minimum(nasal, -np.maximum(septum, tubes["turbinate"]))
-    sinus = np.minimum(_balls("sinus", box) + _rough(1.5, 3, outside.shape, rng), aside - 0.8)
+    sinus = np.minimum(_balls("sinus", box) + _rough(1.5, 3, outside.shape, rng), np.minimum(aside - 0.8, -orbit - 2))
     ethmoid, mastoid = (_cells(name, box, outside.shape, mm, rng) for name, mm in (("ethmoid", 8.0), ("mastoid", 5.5)))
     walls = np.maximum(_balls("sinus", box), np.maximum(_balls("ethmoid", box), _balls("mastoid", box))) + 1.6
     bone = np.maximum(tubes["bone"] + _rough(0.8, 2, outside.shape, rng), np.maximum(walls, 1 - np.abs(orbit + 1)))

@@ -37,7 +37,8 @@ PLACES = {
 }  # fmt: skip
 # The choroid plexus: (x, y, z) and radius, from the foramen of Monro over body and atrium to the temporal horn.
 PLEXUS = [(3, 2, 11, 0.8), (6, -6, 18, 1.2), (8, -14, 19, 1.5), (11, -22, 18, 1.6), (15, -32, 17, 2.2),
-          (22, -39, 11, 4.0), (27, -43, 5, 4.4), (30, -42, 0, 3.0), (31, -32, -9, 1.8), (30, -14, -19, 1.4)]  # fmt: skip
+          (22, -39, 11, 4.0), (27, -43, 5, 4.4), (30, -42, 0, 3.0),
+          (31, -32, -9, 1.8), (30, -14, -19, 1.4)]  # fmt: skip
 # The free edge of the falx, (y, z) from the straight sinus to the crista galli.
 FREE_EDGE = [(-100, -10), (-66, 2), (-46, 14), (-20, 34), (0, 42), (20, 42), (35, 34), (55, 8), (70, -22)]
 
@@ -100,7 +101,8 @@ def template():
     )
     brain = ndimage.binary_fill_holes(t1 > 0.05)
     region = _regions(t1, grey, brain - grey - white)
-    white, grey = _sharpened(t1, white, grey, brain)
+    tissue = np.where(region == REGIONS["ventricles"], 0.3, 1) * brain  # their walls move from brain to brain
+    white, grey = _sharpened(t1, white, grey, tissue)
     coarse = _coarse(brain, region)
     outside = _resize(coarse[0], t1.shape)
     shell = np.argwhere((~brain) & (outside < -0.5) & (outside > -9))
@@ -118,7 +120,7 @@ def _loaded(name):
     return np.pad(volume.transpose(2, 1, 0)[:, ::-1, ::-1], ((0, 0), (front, 0), (0, 0)))
 
 
-def _sharpened(t1, white, grey, brain):
+def _sharpened(t1, white, grey, tissue):
     """Fractions as one brain has them: the maps are means over many, in which narrow sulci are half filled.
 
     Dark lines of the mean image tell where the sulci and the folia of the cerebellum run.
@@ -126,7 +128,7 @@ def _sharpened(t1, white, grey, brain):
     lines = np.maximum(ndimage.gaussian_filter(t1, 2.5) - t1, 0)
     fluid = 1.4 * np.clip(1 - white - grey, 0, 1) + 2.5 * lines
     parts = white**2, grey**2, fluid**2
-    return [brain * part / (sum(parts) + 1e-6) for part in parts[:2]]
+    return [tissue * part / (sum(parts) + 1e-6) for part in parts[:2]]
 
 
 def _coarse(brain, region):

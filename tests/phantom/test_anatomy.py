@@ -48,14 +48,9 @@ def test_the_brain_is_white_and_grey_matter_and_the_fluid_between(heads):
 
 def test_no_crown_is_cut_off_and_a_margin_of_air_lies_around_the_head(heads):
     for head in heads:
-        for rim in (
-            head.image[-1],
-            head.image[:, :4],
-            head.image[:, -4:],
-            head.image[:, :, :20],
-            head.image[:, :, -20:],
-        ):
-            assert (rim > 0.1).mean() < 0.002
+        air = head.image < 0.1
+        for rim in (air[-1], air[:, :4], air[:, -4:], air[:, :, :20], air[:, :, -20:]):
+            assert rim.mean() > 0.998
 
 
 def test_white_matter_is_brighter_than_cortex_and_cortex_than_fluid_and_by_how_much_differs(heads):
@@ -67,11 +62,9 @@ def test_white_matter_is_brighter_than_cortex_and_cortex_than_fluid_and_by_how_m
     assert min(fluid) > 0.08  # no black holes
 
 
-def test_fluid_is_darker_than_skull_marrow_or_skin_is_bright_in_a_bright_head(heads):
+def test_the_inner_table_of_the_skull_is_dark(heads):
     for head in heads:
-        shells = [np.median(head.image[np.abs(head.depth_mm + d) < 0.5][::7]) for d in (1, 60)]
-        assert shells[0] < 0.45  # the inner table
-        assert shells[1] < 0.1  # air
+        assert np.median(head.image[np.abs(head.depth_mm + 1) < 0.5]) < 0.45
 
 
 def test_atrophy_widens_the_ventricles_and_shrinks_the_brain():
