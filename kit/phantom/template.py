@@ -126,8 +126,8 @@ def _sharpened(t1, white, grey, tissue):
     Dark lines of the mean image tell where the sulci and the folia of the cerebellum run.
     """
     lines = np.maximum(ndimage.gaussian_filter(t1, 2.5) - t1, 0)
-    fluid = 1.4 * np.clip(1 - white - grey, 0, 1) + 2.5 * lines
-    parts = white**2, grey**2, fluid**2
+    fluid = 1.5 * np.clip(1 - white - grey, 0, 1) + 3 * lines
+    parts = white**3, grey**3, fluid**3
     return [tissue * part / (sum(parts) + 1e-6) for part in parts[:2]]
 
 
