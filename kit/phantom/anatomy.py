@@ -1,8 +1,7 @@
 """A synthetic contrast-enhanced head without lesions, drawn around the MNI152 template.
 
-Intensities are relative: white matter is 1.0, air 0. Everything that never changes is drawn once in template space
-(1 mm, axes (slice, row, column)); a head is that drawing warped, with its own vessels, membranes and thicknesses.
-Positions below are MNI millimetres (x to the right, y to the front, z up), as in an atlas.
+Intensities are relative: white matter is 1.0, air 0. What never changes is drawn once in template space; a head is that
+drawing warped, with its own vessels, membranes, thicknesses and intensities.
 """
 
 from __future__ import annotations
@@ -10,19 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from kit.phantom.template import (
-    BOX,
-    BOX_SHAPE,
-    HEAD_CENTRE,
-    SHAPE,
-    TEMPLATE_CENTRE,
-    pull,
-    smooth_field,
-    stacked,
-    template,
-)
+from kit.phantom.deformation import draw_warp, full
+from kit.phantom.envelope import draw_envelope
+from kit.phantom.template import BOX, BOX_SHAPE, REGIONS, SHAPE, pull_points, smooth_field, stacked, template
 from kit.phantom.vessels import draw_vessels
 
 
@@ -32,7 +22,17 @@ class Head:
 
     image: np.ndarray  # float32, noise-free, bias-free
     brain: np.ndarray  # bool
-    junction: np.ndarray  # float32 in [0, 1]: how much grey and white matter meet here
+    white: np.ndarray  # float32 fractions of a voxel in [0, 1], 0 outside the cranial cavity
+    grey: np.ndarray
+    csf: np.ndarray
+    region: np.ndarray  # uint8: the numbers of REGIONS, 0 elsewhere
+    depth_mm: np.ndarray  # float32, below the inner table of the skull; negative outside of the cavity
+    vessel: np.ndarray  # float32, contrast that vessels add
+
+    @property
+    def junction(self):
+        """How much grey and white matter meet at a voxel, float32 in [0, 1]."""
+        return np.clip(4 * self.grey * self.white, 0, 1)
 
 
 def draw_head(rng):
@@ -45,88 +45,101 @@ def draw_head(rng):
     Returns
     -------
     Head
-
-    Notes
-    -----
-    The brain is the MNI152 2009a symmetric template (Fonov et al. 2011, NeuroImage 54:313) as carried by nilearn.
     """
     maps = template()
-    own = stacked(draw_vessels(maps, rng))
-    grid = _warp(rng)
-    tissue, inside, junction, outside, face, air, eyes = pull(maps.maps, grid)
-    vessel, plexus = pull(own, grid)
-    field = lambda scale: smooth_field(rng, BOX_SHAPE, scale)  # noqa: E731
-    texture = 0.025 * field(5) + 0.03 * field(20)
-    grey_contrast = rng.uniform(0.75, 1.1)
-    image = 1 + grey_contrast * (tissue - 1) + texture
-    image += (1 - inside) * (_around_the_brain(outside, face, air, eyes, texture, field, rng) - image)
-    within = np.clip(1 - outside, 0, 1)  # vessels and sinuses stay below the skull
-    image += np.clip(plexus, 0, 1) * within * (rng.uniform(1.2, 1.7) - image)
-    image += vessel * within  # vessels carry their contrast against what they cross
-    whole = [np.zeros(SHAPE, np.float32) for _ in range(3)]
-    for target, part in zip(whole, (np.maximum(image, 0), inside, junction * (inside > 0.95)), strict=True):
-        target[BOX] = part
-    return Head(whole[0], whole[1] > 0.5, whole[2])
+    atrophy = float(rng.beta(0.7, 1.6))
+    warp = draw_warp(maps, rng, atrophy)
+    texture = 0.012 * full(_field(rng, 2)) + 0.02 * full(_field(rng, 10))
+    image = draw_envelope(maps, warp, texture, rng)
+    here = np.flatnonzero(warp.coarse["outside"] < 1)  # the brain is drawn at these voxels alone
+    take = lambda volume: volume.ravel()[here]  # noqa: E731
+    field = lambda scale: take(full(_field(rng, scale)))  # noqa: E731
+    coarse = {name: take(volume) for name, volume in warp.coarse.items()}
+    cavity = np.clip(0.5 - coarse["outside"], 0, 1)
+    position = full(warp.brain).reshape(3, -1)[:, here]
+    region = pull_points(maps.region, position, "nearest")[0].astype(np.uint8)
+    white, grey, sheet = pull_points(maps.maps, position) * cavity
+    vessel, blood = pull_points(stacked(draw_vessels(maps, rng)), position) * cavity
+    _open_sulci(white, grey, cavity, rng.normal(0, 0.25) + 0.8 * atrophy)
+    scar = take(_old_infarcts(here, region, coarse["outside"], rng))
+    white, grey = white * (1 - scar), grey * (1 - scar)
+    brain = _brain(white, grey, cavity, region, take(texture), coarse, atrophy, field, rng)
+    _enhance(brain, sheet, coarse, region, white + grey, field, rng)
+    brain += vessel + blood * (1 - brain)  # `vessel` adds to white matter
+    image.ravel()[here] = np.maximum(brain + (1 - cavity) * (take(image) - brain), 0)
+    parts = (cavity * (region > 0) > 0.5, white, grey, np.maximum(cavity - white - grey, 0), region)
+    *parts, vessel = (_in_the_scan(_spread(part, here)) for part in (*parts, vessel))
+    return Head(_in_the_scan(image), *parts, _in_the_scan(-warp.coarse["outside"], beyond=-60), vessel)
 
 
-# ---------------------------------------------------------------------------------------------------------- warping
+def _spread(values, here):
+    whole = np.zeros(BOX_SHAPE, values.dtype)
+    whole.ravel()[here] = values
+    return whole
 
 
-def _warp(rng):
-    """Sampling grid (1, slice, row, column, 3) that brings a template volume into a new patient's head."""
-    scale = rng.normal(1.07, 0.025) * (1 + 0.03 * rng.standard_normal(3))  # template voxels per voxel of the head
-    angles = np.radians(rng.normal(0, [4, 3, 3]))
-    rotation = _rotation(angles)
-    centre = HEAD_CENTRE + rng.normal(0, 2, 3)
-    axes = [np.arange(b.start, b.stop, dtype=np.float32) - np.float32(c) for b, c in zip(BOX, centre, strict=True)]
-    k, i, j = np.meshgrid(*axes, indexing="ij", sparse=True)
-    sizes = np.array(template().maps.shape[1:])
-    grid = np.empty((*BOX_SHAPE, 3), np.float32)
-    for axis in range(3):
-        a, b, c = (rotation[axis] * scale).astype(np.float32)
-        position = a * k + b * i + c * j + np.float32(TEMPLATE_CENTRE[axis])
-        position += 2.0 * smooth_field(rng, BOX_SHAPE, 40) + 0.5 * smooth_field(rng, BOX_SHAPE, 16)
-        grid[..., 2 - axis] = position * np.float32(2 / (sizes[axis] - 1)) - 1  # grid_sample wants (x, y, z)
-    return torch.from_numpy(grid)[None]
+def _in_the_scan(part, beyond=0):
+    whole = np.full(SHAPE, beyond, part.dtype)
+    whole[BOX] = part
+    return whole
 
 
-def _rotation(angles):
-    (ca, cb, cc), (sa, sb, sc) = np.cos(angles), np.sin(angles)
-    about_slice = np.array([[1, 0, 0], [0, ca, -sa], [0, sa, ca]])
-    about_row = np.array([[cb, 0, -sb], [0, 1, 0], [sb, 0, cb]])
-    about_column = np.array([[cc, -sc, 0], [sc, cc, 0], [0, 0, 1]])
-    return about_slice @ about_row @ about_column
+def _field(rng, scale):
+    """A smooth field at every second voxel; `scale` counts those."""
+    return smooth_field(rng, tuple(n // 2 for n in BOX_SHAPE), scale)
 
 
-# ------------------------------------------------------------------------------------------ what surrounds the brain
+def _open_sulci(white, grey, cavity, gain):
+    """Fluid takes a part more (`gain` > 0) or less of the voxels that it has a part of; tissue gives way, in place."""
+    tissue = np.maximum(white + grey, 1e-3)
+    fluid = np.clip(cavity - tissue, 0, 1)
+    left = np.clip(cavity - fluid * (1 + gain * (1 - fluid)), 0, 1) / tissue
+    np.minimum(left, 1 / tissue, out=left)
+    white *= left
+    grey *= left
 
 
-def _around_the_brain(outside, face, air, eyes, texture, field, rng):
-    """Fluid, membranes, skull, scalp and face as layers of the distance from the cranial cavity."""
-    uneven = field(28)
-    inner = outside + 0.4 * uneven
-    skull = rng.uniform(5, 7.5) + 0.5 * uneven
-    scalp = skull + rng.uniform(4.5, 7) + 0.7 * field(40)
-    membrane = rng.uniform(0.8, 1.3) * (1 + 0.45 * field(12))  # mm thick, patchy: some of it nodular
-    beyond = inner - skull
-    muscle = np.clip(0.45 + 0.08 * field(10) + texture, 0.1, 1)
-    fat = np.clip(2 * field(14) - 2.2, 0, 1)
-    image = np.full(BOX_SHAPE, 0.3, np.float32)  # fluid
-    _paint(image, inner + membrane, np.clip(0.75 + 0.35 * field(8), 0.3, 1.6))
-    _paint(image, inner, 0.10)
-    _paint(image, inner - 1.8, 0.42 + 3 * texture)
-    _paint(image, beyond + 1.8, 0.10)
-    _paint(image, beyond, rng.uniform(0.9, 1.3) + 4 * texture)
-    _paint(image, np.minimum(beyond, face - 5), muscle + fat * (1 - muscle))
-    _paint(image, np.minimum(beyond, eyes + 2), 0.9)
-    _paint(image, np.minimum(beyond, eyes), 0.25)
-    _paint(image, np.minimum(beyond, air), rng.uniform(0.8, 1.5))  # enhancing mucosa
-    _paint(image, np.minimum(beyond, air - 2 - 0.6 * uneven), 0.03)
-    _paint(image, np.minimum(inner - scalp, -face), 0)
-    return image
+def _old_infarcts(here, region, outside, rng):
+    """How much of a voxel is an old infarct: lacunes in the deep grey nuclei and, seldom, a scar of the cortex."""
+    scar = np.zeros(BOX_SHAPE, np.float32)
+    radii = [rng.uniform(1.2, 3.5) for _ in range(rng.choice(4, p=(0.6, 0.2, 0.12, 0.08)))]
+    radii += [rng.uniform(5, 14)] if rng.random() < 0.1 else []
+    for radius in radii:
+        lacune = radius < 4
+        where = (region == REGIONS["deep grey" if lacune else "cerebrum"]) & (lacune | (np.abs(outside + 8) < 6))
+        centre = np.array(np.unravel_index(rng.choice(here[where]), BOX_SHAPE))
+        box = tuple(slice(max(int(c - 2 * radius), 0), int(c + 2 * radius) + 1) for c in centre)
+        offsets = [np.arange(n)[b] - c for n, b, c in zip(BOX_SHAPE, box, centre, strict=True)]
+        stretched = [(o * s) ** 2 for o, s in zip(offsets, rng.uniform(0.7, 1.3, 3), strict=True)]
+        away = np.sqrt(stretched[0][:, None, None] + stretched[1][:, None] + stretched[2])
+        depth = radius * (1 + 0.35 * smooth_field(rng, away.shape, 4)) - away
+        scar[box] = np.maximum(scar[box], np.clip(depth / 1.5 + 0.5, 0, rng.uniform(0.8, 1)))
+    return scar
 
 
-def _paint(image, depth, value):
-    """Blend `value` in where `depth` (mm beyond a surface) is positive, over one voxel."""
-    cover = np.clip(depth + 0.5, 0, 1)
-    image += cover * (value - image)
+def _brain(white, grey, cavity, region, texture, coarse, atrophy, field, rng):
+    """Intensities of tissue and fluid, drawn per patient and wider than one scanner gives them."""
+    cortex = rng.uniform(0.6, 0.9)
+    nuclei = cortex + (0.97 - cortex) * rng.uniform(0.3, 0.8)
+    fluid = rng.uniform(0.15, 0.5) * cortex
+    of_grey = np.array([cortex, cortex, cortex * rng.uniform(0.95, 1.08), 0.92, nuclei, cortex], np.float32)
+    of_white = np.array([1, 1, rng.uniform(0.92, 1.02), rng.uniform(0.88, 0.99), 1, 1], np.float32)
+    bright = of_white[region] + texture
+    pale = rng.uniform(0, 0.25) * atrophy  # white matter that has lost myelin around the ventricles of the old
+    bright -= pale * np.exp(np.minimum(-coarse["ventricle"], 0) / 5)
+    bright -= 0.3 * atrophy * np.clip(field(4) - 1.6, 0, 1)
+    return fluid * cavity + white * (bright - fluid) + grey * (of_grey[region] + texture - fluid)
+
+
+def _enhance(image, sheet, coarse, region, tissue, field, rng):
+    """Dura, falx, tentorium and choroid plexus take up contrast agent, in place."""
+    patchy = field(5)
+    dura = np.clip(rng.uniform(0.5, 1.2) + 0.25 * patchy, 0.3, 1.8)
+    thick = rng.uniform(0.4, 1.0) * (1 + 0.3 * patchy)
+    cover = np.clip(coarse["outside"] + thick + 0.5, 0, 1)
+    np.maximum(cover, sheet * np.clip(1 + 0.3 * patchy, 0, 1), out=cover)
+    image += cover * (dura - image) * (1 - tissue)
+    curly = field(2)
+    plexus = np.clip(coarse["plexus"] + rng.normal(-0.8, 0.6) + 1.8 * curly + 0.5, 0, 1)
+    plexus *= (region == REGIONS["ventricles"]) * (1 - tissue)
+    image += plexus * (rng.uniform(0.85, 1.4) * (1 + 0.15 * curly) - image)
