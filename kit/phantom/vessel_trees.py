@@ -30,6 +30,7 @@ class Ground:
     nodes: np.ndarray  # (n, 3) float32: centroid of a block's fluid
     fluid: np.ndarray  # (n,) float32: its fraction
     region: np.ndarray  # (n,) uint8: the region nearest to it
+    depth: np.ndarray  # (n,) float32: below the inner table, mm
     edges: np.ndarray  # (e, 2): neighbouring nodes
     lengths: np.ndarray  # (e,) float32, mm
     near: spatial.cKDTree  # of the nodes
@@ -68,10 +69,11 @@ def ground(maps, region, coarse):
     nearest = ndimage.distance_transform_edt(region == 0, return_distances=False, return_indices=True)
     regions = region[tuple(n[tuple(nodes.round().astype(int).T)] for n in nearest)]
     lengths = np.sqrt((steps**2).sum(1))
-    return Ground(outside, nodes, share, regions, edges, lengths, spatial.cKDTree(nodes))
+    depth = -outside[tuple(nodes.round().astype(int).T)]
+    return Ground(outside, nodes, share, regions, depth, edges, lengths, spatial.cKDTree(nodes))
 
 
-def _blocks(fluid, least=0.22):
+def _blocks(fluid, least=0.14):
     """Centroids and fractions of the fluid in blocks of 2 x 2 x 2, and each block's number, -1 without enough of it."""
     even = fluid[tuple(slice(0, n - n % 2) for n in fluid.shape)]
     a, b, c = (n // 2 for n in even.shape)
@@ -137,8 +139,8 @@ def grow(ground, roots, leaves, leaf_mm, rng):
     is_root = parent == np.arange(len(used))
     points += rng.normal(0, 0.4, points.shape)
     points = _smoothed(points, parent, is_root)
-    trunk = {s: root for s, root in zip(starts, roots, strict=True)}
-    points[is_root] = [trunk[node] for node in used[is_root]]
+    trunk = dict(zip(starts.tolist(), roots, strict=True))
+    points[is_root] = [trunk[node] for node in used[is_root].tolist()]
     return Tree(points, parent, np.cbrt(flow))
 
 
@@ -225,7 +227,7 @@ def draw_tubes(shape, points, radii, contrast):
     A tube's cover, summed over its section, is the section's area: a vessel thinner than a voxel fills it in part.
     """
     cover, signal = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    reaches = np.ceil(radii + 0.2).astype(int)
+    reaches = np.ceil(np.maximum(radii, 0.5) + 0.2).astype(int)
     for reach in np.unique(reaches):
         here = reaches == reach
         offsets = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 3, indexing="ij"), -1).reshape(-1, 3)
@@ -233,7 +235,8 @@ def draw_tubes(shape, points, radii, contrast):
         nearest = np.round(points[here]).astype(np.int32)
         off = (nearest - points[here]).astype(np.float32)
         away = np.sqrt(sum((off[:, axis, None] + offsets[:, axis].astype(np.float32)) ** 2 for axis in range(3)))
-        part = np.clip(radii[here, None] + 0.5 - away, 0, 1) * _fill(radii[here])[:, None]
+        soft, share = _soft(radii[here])
+        part = np.clip(soft[:, None] + 0.5 - away, 0, 1) * share[:, None]
         voxels = nearest[:, None] + offsets
         keep = (part > 0) & np.all((voxels >= 0) & (voxels < shape), axis=2)
         flat = np.ravel_multi_index(tuple(voxels[keep].T), shape)
@@ -244,7 +247,6 @@ def draw_tubes(shape, points, radii, contrast):
     return cover, signal
 
 
-def _fill(radius):
-    """What a soft tube's cover is multiplied by so that its section sums to pi radius^2; radius in mm."""
-    soft = np.where(radius < 0.5, (radius + 0.5) ** 3 / 3, radius**2 + 1 / 12)
-    return np.minimum(radius**2 / soft, 1)
+def _soft(radius):
+    """The radius at half height and the height of a tube with an edge 1 mm wide, its section pi radius^2 in sum."""
+    return np.sqrt(np.maximum(radius**2 - 1 / 12, 0.25)), np.minimum(3 * radius**2, 1)

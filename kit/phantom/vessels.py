@@ -8,13 +8,15 @@ from scipy import interpolate, ndimage
 from kit.phantom.template import COARSE, mni_axes, mni_to_template
 from kit.phantom.vessel_trees import POINT_MM, along, draw_tubes, ground, grow, resampled, to_fluid
 
-CONTRAST = (0.6, 1.6)  # of blood in the sinuses with white matter, white matter = 1
+CONTRAST = (1.0, 2.5)  # of blood in the sinuses with white matter, white matter = 1
 OF_ARTERIES = (0.6, 1.0)  # the arteries' part of it
+OF_REGION = np.array([1, 1, 0.4, 0.15, 0.3, 0])  # how densely branches end in each of `kit.phantom.template.REGIONS`
+WINDING_MM = 0.9  # s.d. of how far a named vessel swerves
 SIDES = (1, -1)  # of the head: the tables hold the right side
-SINUS_FRONT_MM, SINUS_BACK_MM = (1.0, 2.0), (3.6, 5.5)  # half width and depth of the superior sagittal sinus
+SINUS_FRONT_MM, SINUS_BACK_MM = (1.3, 2.5), (4.0, 6.5)  # half width and depth of the superior sagittal sinus
 SPILL_MM = 2.5  # how far sinuses reach beyond the cavity, whose edge then cuts them
-ARTERY_LEAVES, VEIN_LEAVES = (220, 340), (260, 420)
-LEAF_MM = (0.30, 0.3)  # radius of the last branches: median, s.d. of the logarithm
+ARTERY_LEAVES, VEIN_LEAVES = (900, 1900), (1200, 3000)
+LEAF_MM, TRUNK_MM = (0.33, 0.35), 1.5  # radius: of the last branches, median and s.d. of the logarithm; the widest
 DVA, DVA_MM = 0.1, (6, 16)  # developmental venous anomaly: its probability (Brinjikji et al. 2017), its reach
 
 # Each line: radius at both ends in mm, how many trees grow from each side's, points (x, y, z) in MNI mm.
@@ -40,17 +42,17 @@ ARTERIES = {
     "anterior communicating": (0.7, 0.7, 0, [(-2, 9, -16), (2, 9, -16)]),
 }  # fmt: skip
 VEINS_IN_FLUID = {
-    "basal": (0.7, 1.1, 4, [(16, 2, -18), (12, -10, -17), (18, -22, -13), (15, -32, -6), (6, -38, 2), (0, -41, 6)]),
+    "basal": (0.8, 1.4, 4, [(16, 2, -18), (12, -10, -17), (18, -22, -13), (15, -32, -6), (6, -38, 2), (0, -41, 6)]),
     "inferior sagittal sinus": (0.5, 1.0, 2, [(0, 26, 30), (0, 4, 37), (0, -20, 36), (0, -36, 26), (0, -44, 8)]),
     "Sylvian": (1.2, 1.4, 5, [(56, -24, 14), (52, -6, 0), (48, 8, -8), (40, 16, -16), (28, 14, -22), (16, 12, -26)]),
 }
 VEINS = {
-    "internal cerebral": (0.7, 1.2, 0, [(2.5, 2, 12), (3, -8, 15), (3, -20, 12), (2.5, -30, 9), (0, -40, 6)]),
+    "internal cerebral": (0.9, 1.5, 0, [(2.5, 2, 12), (3, -8, 15), (3, -20, 12), (2.5, -30, 9), (0, -40, 6)]),
     "thalamostriate": (0.5, 0.8, 0, [(20, -22, 20), (17, -10, 18), (10, 0, 14), (2.5, 2, 12)]),
     "septal": (0.4, 0.6, 0, [(8, 26, 8), (3, 16, 8), (2, 6, 10), (2.5, 2, 12)]),
-    "great": (1.6, 2.2, 1, [(0, -38, 5), (0, -43, 6), (0, -48, 7), (0, -52, 4)]),
+    "great": (2.0, 2.8, 1, [(0, -38, 5), (0, -43, 6), (0, -48, 7), (0, -52, 4)]),
     "straight sinus": (2.0, 2.8, 2, [(0, -50, 6), (0, -62, 0), (0, -78, -9), (0, -94, -19)]),
-    "petrosal": (1.2, 1.5, 1, [(14, -8, -36), (28, -22, -38), (42, -36, -38), (52, -44, -36)]),
+    "petrosal": (0.6, 0.9, 1, [(14, -8, -36), (28, -22, -38), (42, -36, -38), (52, -44, -36)]),
 }
 # Along the inner table: their points are moved onto it.
 TRANSVERSE = [(0, -96, -20), (12, -96, -20), (26, -92, -22), (42, -82, -24), (54, -64, -28), (57, -52, -32)]
@@ -93,16 +95,17 @@ def draw_vessels(template, rng):
 def _network(land, tables, leaves, lines, rng):
     """Named vessels and the trees that grow from them: points (n, 3) and radii (n,) to draw."""
     free, in_fluid = (_lines(table, rng) for table in tables)
-    in_fluid = [(to_fluid(line, land), *rest) for line, *rest in in_fluid]
+    in_fluid = [(_winding(to_fluid(line, land), rng), *rest) for line, *rest in in_fluid]
     lines = [*lines, *free, *in_fluid]
-    parts = [_tube(line, first, last) for line, first, last, _ in lines]
+    parts = [_tube(line, first, last, rng) for line, first, last, _ in lines]
     roots = [line[_places(len(line), trees, rng)] for line, *_, trees in lines if trees]
     count = int(rng.integers(*leaves))
-    weight = np.array([1, 1, 0.4, 0.2, 0.3, 0])[land.region]
+    weight = OF_REGION[land.region] * np.clip((land.depth - 1) / 10, 0.1, 1)  # sulci hold more of them than gyri carry
     chosen = rng.choice(len(weight), count, replace=False, p=weight / weight.sum())
     median, spread = LEAF_MM
     tree = grow(land, np.concatenate(roots), chosen, median * np.exp(spread * rng.standard_normal(count)), rng)
-    return _joined([*parts, along(tree)])
+    points, radii = along(tree)
+    return _joined([*parts, (points, np.minimum(radii, TRUNK_MM))])
 
 
 def _joined(parts):
@@ -131,9 +134,18 @@ def _curve(points):
     return interpolate.PchipInterpolator(at, points)(fine)
 
 
-def _tube(line, first, last):
+def _winding(line, rng):
+    """Let a line at steps of 2 mm swerve between its ends."""
+    swerve = ndimage.gaussian_filter1d(rng.standard_normal(line.shape), 1.5, axis=0) * np.sqrt(3 * np.pi**0.5)
+    swerve *= np.minimum(1, np.minimum(np.arange(len(line)), np.arange(len(line))[::-1]) / 3)[:, None]
+    return line + WINDING_MM * swerve
+
+
+def _tube(line, first, last, rng):
+    """Points along a line and the radii there, which vary by a tenth."""
     points = resampled(line, POINT_MM)
-    return points, np.linspace(first, last, len(points))
+    uneven = ndimage.gaussian_filter1d(rng.standard_normal(len(points)), 4) * np.sqrt(8 * np.pi**0.5)
+    return points, np.linspace(first, last, len(points)) * np.clip(1 + 0.1 * uneven, 0.7, 1.3)
 
 
 def _places(n, trees, rng):
@@ -169,7 +181,10 @@ def _on_inner_table(line, land, depth):
 def _bridging_vein(land, y, side, rng):
     """The last centimetre of a vein of the vault, from the superior sagittal sinus to the surface beside it."""
     (start,) = mni_to_template([(0, y, 0)])
-    steps = [start + (0, lean * a, -side * a) for a, lean in zip((0.5, 5, 9), rng.uniform(-0.6, 0.6, 3), strict=True)]
+    steps = [
+        start + np.array((0, lean * a, -side * a))
+        for a, lean in zip((0.5, 5, 9), rng.uniform(-0.6, 0.6, 3), strict=True)
+    ]
     for point in steps:
         column = land.outside[:, int(point[1]), int(point[2])]
         point[0] = np.flatnonzero(column < -2)[-1]
@@ -202,9 +217,9 @@ def _small_vessels(template, land, rng):
     for side in SIDES:
         for _ in range(rng.integers(3, 8)):  # lenticulostriate arteries
             foot = np.array([rng.uniform(17, 30), 4, -16]) + rng.normal(0, 0.7, 3)
-            tip = foot + (rng.uniform(-3, 3), rng.uniform(-12, 4), rng.uniform(14, 26))
+            tip = foot + rng.uniform((-3, -12, 14), (3, 4, 26))
             line = mni_to_template(np.array([foot, (foot + tip) / 2 + rng.normal(0, 1.5, 3), tip]) * (side, 1, 1))
-            parts.append(_tube(_curve(line), rng.uniform(0.2, 0.4), 0.15))
+            parts.append(_tube(_curve(line), rng.uniform(0.2, 0.4), 0.15, rng))
     if rng.random() < DVA:
         parts += _venous_anomaly(template, land, rng)
     return _joined(parts)
@@ -220,7 +235,7 @@ def _medullary_vein(template, rng):
     away = slope / max(np.linalg.norm(slope), 0.1)
     foot = place - away * min(ventricle[there], rng.uniform(5, 15))
     line = np.array([foot, (foot + place) / 2 + rng.normal(0, 1.0, 3), place + away * rng.uniform(1, 6)])
-    return _tube(_curve(line), rng.uniform(0.15, 0.4), 0.12)
+    return _tube(_curve(line), rng.uniform(0.12, 0.32), 0.1, rng)
 
 
 def _venous_anomaly(template, land, rng):
@@ -229,11 +244,11 @@ def _venous_anomaly(template, land, rng):
     _, (way_out, *_) = land.near.query(heart, k=40)
     out = land.nodes[way_out] - heart
     line = np.array([heart, heart + 0.5 * out + rng.normal(0, 1.5, 3), heart + 1.15 * out])
-    parts = [_tube(_curve(line), 0.6, rng.uniform(0.8, 1.3))]
+    parts = [_tube(_curve(line), 0.6, rng.uniform(0.8, 1.3), rng)]
     for _ in range(rng.integers(8, 16)):
         ray = rng.standard_normal(3) - 0.8 * out / np.linalg.norm(out)
         tip = heart + rng.uniform(*DVA_MM) * ray / np.linalg.norm(ray)
         start = heart + 0.15 * rng.random() * out
         line = np.array([tip, (start + tip) / 2 + rng.normal(0, 1.2, 3), start])
-        parts.append(_tube(_curve(line), 0.2, rng.uniform(0.3, 0.5)))
+        parts.append(_tube(_curve(line), 0.2, rng.uniform(0.3, 0.5), rng))
     return parts
