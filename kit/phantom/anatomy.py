@@ -32,7 +32,17 @@ class Head:
 
     image: np.ndarray  # float32, noise-free, bias-free
     brain: np.ndarray  # bool
-    junction: np.ndarray  # float32 in [0, 1]: how much grey and white matter meet here
+    white: np.ndarray  # float32 fractions of a voxel in [0, 1], 0 outside the cranial cavity
+    grey: np.ndarray
+    csf: np.ndarray
+    region: np.ndarray  # uint8: the numbers of REGIONS, 0 elsewhere
+    depth_mm: np.ndarray  # float32, below the inner table of the skull; negative outside of the cavity
+    vessel: np.ndarray  # float32, contrast that vessels add
+
+    @property
+    def junction(self):
+        """How much grey and white matter meet at a voxel, float32 in [0, 1]."""
+        return np.clip(4 * self.grey * self.white, 0, 1)
 
 
 def draw_head(rng):
@@ -53,7 +63,8 @@ def draw_head(rng):
     maps = template()
     own = stacked(draw_vessels(maps, rng))
     grid = _warp(rng)
-    tissue, inside, junction, outside, face, air, eyes = pull(maps.maps, grid)
+    tissue, inside, grey, white, outside, face, air, eyes = pull(maps.maps, grid)
+    (region,) = pull(maps.region, grid, "nearest")
     vessel, plexus = pull(own, grid)
     field = lambda scale: smooth_field(rng, BOX_SHAPE, scale)  # noqa: E731
     texture = 0.025 * field(5) + 0.03 * field(20)
@@ -63,10 +74,17 @@ def draw_head(rng):
     within = np.clip(1 - outside, 0, 1)  # vessels and sinuses stay below the skull
     image += np.clip(plexus, 0, 1) * within * (rng.uniform(1.2, 1.7) - image)
     image += vessel * within  # vessels carry their contrast against what they cross
-    whole = [np.zeros(SHAPE, np.float32) for _ in range(3)]
-    for target, part in zip(whole, (np.maximum(image, 0), inside, junction * (inside > 0.95)), strict=True):
-        target[BOX] = part
-    return Head(whole[0], whole[1] > 0.5, whole[2])
+    csf = np.clip(within - grey - white, 0, 1)
+    whole = [_in_the_scan(a) for a in (np.maximum(image, 0), inside, white, grey, csf, region, vessel * within)]
+    image, inside, white, grey, csf, region, vessel = whole
+    depth = _in_the_scan(-outside, beyond=-60)
+    return Head(image, inside > 0.5, white, grey, csf, region.astype(np.uint8), depth, vessel)
+
+
+def _in_the_scan(part, beyond=0.0):
+    whole = np.full(SHAPE, np.float32(beyond))
+    whole[BOX] = part
+    return whole
 
 
 # ---------------------------------------------------------------------------------------------------------- warping

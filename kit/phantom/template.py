@@ -29,6 +29,17 @@ AIR = (
     ((-40, -30, -46), 7),
 )
 EYES = (((31, 58, -28), 12), ((-31, 58, -28), 12))
+REGIONS = {"cerebrum": 1, "cerebellum": 2, "brain stem": 3, "deep grey": 4, "ventricles": 5}
+# Where regions surely are: ellipsoids, each (x, y, z) of the centre and three half axes; on both sides.
+PLACES = {
+    "cerebrum": [(48, -20, -18, 12, 30, 10), (30, 4, -34, 10, 12, 12), (22, -85, -2, 10, 14, 8),
+                 (45, -60, -2, 12, 20, 10), (0, -12, 0, 14, 12, 8), (24, -60, 2, 8, 14, 5), (28, -20, -16, 8, 14, 8)],
+    "cerebellum": [(26, -64, -40, 20, 20, 12), (0, -62, -26, 7, 14, 14)],
+    "brain stem": [(0, -26, -36, 12, 8, 12), (0, -38, -60, 6, 5, 14), (0, -20, -20, 12, 6, 8)],
+    "deep grey": [(12, -18, 8, 13, 17, 11), (26, 2, 1, 11, 21, 14), (13, 14, 8, 7, 12, 13)],
+    "ventricles": [(14, -5, 16, 16, 42, 18), (26, -36, 4, 14, 18, 20), (32, -16, -16, 8, 22, 8), (24, -60, 6, 8, 22, 6),
+                   (0, -12, 0, 5, 20, 12), (0, -46, -34, 10, 10, 14)],
+}  # fmt: skip
 
 
 def smooth_field(rng, shape, scale):
@@ -53,13 +64,14 @@ def _cubic_basis(n, scale):
 
 @dataclass(frozen=True)
 class Template:
-    """What never changes; `maps` is (7, slice, row, column) float32:
+    """What never changes; `maps` is (8, slice, row, column) float32:
 
-    tissue (brain intensity), inside (1 in the brain), junction (where grey meets white matter), and in mm, positive
-    inside but for the first: outside (of the cranial cavity), face (and neck), air (sinuses), eyes.
+    tissue (brain intensity), inside (1 in the brain), grey and white (fractions), and in mm, positive inside but for
+    the first: outside (of the cranial cavity), face (and neck), air (sinuses), eyes.
     """
 
     maps: torch.Tensor
+    region: torch.Tensor  # (1, slice, row, column) float32: the numbers of REGIONS, 0 outside the brain
     surface: np.ndarray  # voxels just outside the brain, (n, 3): where cortical vessels start
     core: np.ndarray  # voxels of white matter and deep sulci, (n, 3)
 
@@ -79,9 +91,30 @@ def template():
     core = np.argwhere((white > 0.3) & (outside < -4))
     maps = (
         np.where(brain, np.maximum(tissue, 0.2), 0.3), ndimage.gaussian_filter(brain.astype(np.float32), 0.5),
-        np.clip(4 * grey * white, 0, 1), outside, _face(t1.shape), _balls(t1.shape, AIR), _balls(t1.shape, EYES),
+        grey, white, outside, _face(t1.shape), _balls(t1.shape, AIR), _balls(t1.shape, EYES),
     )  # fmt: skip
-    return Template(stacked(maps), shell.astype(np.float32), core.astype(np.float32))
+    region = stacked([_regions(t1, grey, brain - grey - white)])
+    return Template(stacked(maps), region, shell.astype(np.float32), core.astype(np.float32))
+
+
+def _regions(t1, grey, csf):
+    """Cerebrum, cerebellum and brain stem, parted along the fluid between them, then nuclei and ventricles in them."""
+    k, i, j = np.ogrid[: t1.shape[0], : t1.shape[1], : t1.shape[2]]
+    aside, y, z = np.abs(98 - j), 98 - i, k - 72
+    within = lambda name: np.any(  # noqa: E731
+        [((aside - a) / r) ** 2 + ((y - b) / s) ** 2 + ((z - c) / t) ** 2 < 1 for a, b, c, r, s, t in PLACES[name]], 0
+    )
+    seeds = np.zeros(t1.shape, np.int16)
+    for name in ("cerebrum", "brain stem", "cerebellum"):
+        seeds[within(name)] = REGIONS[name]
+    seeds[np.broadcast_to((z > 10) | ((y > 4) & (z > -30)), t1.shape)] = REGIONS["cerebrum"]
+    seeds[t1 == 0] = 99
+    region = ndimage.watershed_ift((255 * np.clip(1 - t1, 0, 1)).astype(np.uint8), seeds)
+    leaked = (region == REGIONS["brain stem"]) & ((z > -6) | (aside > 16) | (y < -41))
+    region = np.where(leaked, np.where(z > -22, REGIONS["cerebrum"], REGIONS["cerebellum"]), region)
+    region[(region == REGIONS["cerebrum"]) & within("deep grey") & (grey > 0.3)] = REGIONS["deep grey"]
+    region[within("ventricles") & (csf > 0.5)] = REGIONS["ventricles"]
+    return np.where(region == 99, 0, region)
 
 
 def _face(shape):
@@ -116,5 +149,5 @@ def stacked(volumes):
     return torch.from_numpy(np.stack(volumes).astype(np.float32, copy=False))
 
 
-def pull(maps, grid):
-    return F.grid_sample(maps[None], grid, align_corners=True, padding_mode="border")[0].numpy()
+def pull(maps, grid, mode="bilinear"):
+    return F.grid_sample(maps[None], grid, mode=mode, align_corners=True, padding_mode="border")[0].numpy()
