@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from kit.phantom.acquisition import acquire
 from kit.phantom.anatomy import draw_head
 from kit.phantom.lesions import PhantomError, draw_lesions, implant, likely_places
+from kit.phantom.lookalikes import with_lookalikes
 from kit.scans import is_phantom, lesion_table, replacing
 
 # Lesions per scan: the quantiles of this list, mean 2.7 (thesis, ch. 1).
@@ -234,5 +235,6 @@ def draw_scan(seed, radii_mm, growth=None, session=1):
     lesions = draw_lesions(radii_mm, likely_places(head), np.random.default_rng([seed, 1]), keep_out=keep_out)
     factors = np.ones(len(lesions)) if growth is None else growth
     grown = [replace(le, radius_mm=le.radius_mm * g) for le, g in zip(lesions, factors, strict=True) if g > 0]
+    head = with_lookalikes(head, np.random.default_rng([seed, 3]), away_from=lesions)
     image, label = implant(head.image, grown, white_matter=1.0, tissue=head)
     return acquire(image, np.random.default_rng([seed, 2, session])), label

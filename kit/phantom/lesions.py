@@ -83,21 +83,36 @@ def draw_lesions(radii_mm, where, rng, *, spacing_mm=(1, 1, 1), gap_mm=4.0, keep
     PhantomError
         `where` has no room for them.
     """
-    flat = np.flatnonzero(np.asarray(where) > 0)
-    likely = np.cumsum(np.asarray(where, np.float64).ravel()[flat])
+    draw_place = place_drawer(where, rng, spacing_mm=spacing_mm, gap_mm=gap_mm, keep_out=keep_out)
     lesions = [None] * len(radii_mm)
     for n in sorted(range(len(radii_mm)), key=lambda n: -radii_mm[n]):  # the largest first, while there is room
-        placed = [lesion for lesion in lesions if lesion is not None]
+        centre = draw_place(radii_mm[n], [lesion for lesion in lesions if lesion])
+        if centre is None:
+            raise PhantomError(
+                f"no room for lesion {n + 1} (radius {radii_mm[n]:.1f} mm): allow more voxels in `where`"
+            )
+        lesions[n] = draw_lesion(centre, float(radii_mm[n]), rng)
+    return lesions
+
+
+def place_drawer(where, rng, *, spacing_mm=(1, 1, 1), gap_mm=4.0, keep_out=None):
+    """Make a function that draws free places; arguments as for `draw_lesions`.
+
+    It takes a radius in mm and the lesions that are there, and returns a centre (slice, row, column), or None where
+    none was free in 200 attempts.
+    """
+    flat = np.flatnonzero(np.asarray(where) > 0)
+    likely = np.cumsum(np.asarray(where, np.float64).ravel()[flat])
+
+    def draw_place(radius_mm, lesions):
         for _ in range(ATTEMPTS if flat.size else 0):
             voxel = flat[min(np.searchsorted(likely, rng.uniform(0, likely[-1])), flat.size - 1)]
             centre = np.array(np.unravel_index(voxel, where.shape)) + rng.uniform(-0.5, 0.5, 3)
-            if _is_free(centre, radii_mm[n], placed, spacing_mm, gap_mm, keep_out):
-                lesions[n] = draw_lesion(tuple(centre.tolist()), float(radii_mm[n]), rng)
-                break
-        else:
-            room = "allow more voxels in `where`"
-            raise PhantomError(f"no room for lesion {n + 1} (radius {radii_mm[n]:.1f} mm): {room}")
-    return lesions
+            if _is_free(centre, radius_mm, lesions, spacing_mm, gap_mm, keep_out):
+                return tuple(centre.tolist())
+        return None
+
+    return draw_place
 
 
 def likely_places(tissue):
@@ -157,7 +172,7 @@ def draw_lesion(centre, radius_mm, rng):
         centre,
         radius_mm,
         max(contrast, RING_CONTRAST * (1 + bloody)) if hollow else contrast,
-        lobes=_draw_lobes(radius_mm, rng, irregular=1.7 if treated else 1.0, bilobed=large and rng.uniform() < BILOBED),
+        lobes=draw_lobes(radius_mm, rng, irregular=1.7 if treated else 1.0, bilobed=large and rng.uniform() < BILOBED),
         core=float(core) if hollow else None,
         rim_mm=float(min(rng.uniform(1.1, 3.4), rng.uniform(0.35, 0.6) * radius_mm)),
         pockets=float(rng.uniform(-0.5, 0.4)) if rng.uniform() < MIXED else None,
@@ -171,13 +186,13 @@ def draw_lesion(centre, radius_mm, rng):
     )
 
 
-def _draw_lobes(radius_mm, rng, irregular, bilobed):
+def draw_lobes(radius_mm, rng, irregular=1.0, bilobed=False):
     """Low-order waves on the surface; sigma_r grows slowly with size (thesis, Fig. 5.3)."""
     orders = np.array([2, 2, 3, 3, 4, 4])
     axes = rng.standard_normal((6, 3))
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
     height = rng.standard_normal(6) * [1, 1, 0.6, 0.6, 0.25, 0.25]
-    sigma = irregular * (0.045 + 0.006 * radius_mm) * np.exp(0.25 * rng.standard_normal())
+    sigma = irregular * (0.045 + 0.0045 * radius_mm) * np.exp(0.25 * rng.standard_normal())
     height *= sigma / np.sqrt(np.sum(height**2 / (2 * orders + 1)))  # the mean square of a Legendre polynomial
     lobes = np.column_stack([axes, orders, np.clip(height, -0.4, 0.4)])
     twin = np.array([[*axes[0], 2, 0.27], [*axes[0], 4, 0.1]])
@@ -222,7 +237,7 @@ def implant(image, lesions, *, white_matter, spacing_mm=(1, 1, 1), tissue=None):
     --------
     >>> image, label = implant(np.ones((9, 9, 9)), [Lesion((4, 4, 4), 2.0, contrast=0.5)], white_matter=1.0)
     >>> label.sum(), image[4, 4, 4]
-    (np.int64(33), np.float32(1.5))
+    (np.int64(27), np.float32(1.5))
     """
     image, label = np.array(image, np.float32), np.zeros(np.shape(image), bool)
     if tissue is not None:
@@ -277,7 +292,7 @@ def _body(lesion, axes, offset, depth):
     body = 1 + lesion.contrast * np.maximum(1 + lesion.patchy * (0.7 * fine + 0.7 * coarse), 0.3)
     if lesion.core is None:
         return body
-    below_rim = depth - lesion.rim_mm * np.clip(1 + 0.45 * coarse, 0.5, 2.2)
+    below_rim = depth - lesion.rim_mm * np.clip(1 + 0.45 * coarse, 0.65, 2.2)
     if lesion.pockets is not None:
         below_rim = np.minimum(below_rim, 1.5 * (holes - lesion.pockets))
     for *place, radius in lesion.nodules:

@@ -88,7 +88,7 @@ def displace(image, tissue, lesions, spacing_mm):
         if lesion.push * lesion.radius_mm < 1 and not lesion.oedema_mm:
             continue
         reach_mm = min(3.5 * lesion.radius_mm + 1.2 * lesion.oedema_mm + 6, 50)
-        box, offset = _around(lesion, image.shape, spacing_mm, reach_mm)
+        box, offset = around(lesion.centre, image.shape, spacing_mm, reach_mm)
         shrink = _shrinkage(lesion, np.sqrt(sum(o**2 for o in offset)), reach_mm)
         shrink *= ramp(tissue.depth_mm[box] / 12 + 0.05)
         moved = np.nonzero(shrink < 0)
@@ -110,12 +110,12 @@ def _shrinkage(lesion, distance, reach_mm):
     return np.interp(distance, t, np.where(shrink * t < -0.1, shrink, 0)).astype(np.float32)
 
 
-def _around(lesion, shape, spacing_mm, reach_mm):
-    """The box within `reach_mm` of a lesion's centre, and the three sparse axes of offsets from the centre, mm."""
+def around(centre, shape, spacing_mm, reach_mm):
+    """The box within `reach_mm` of a centre, and the three sparse axes of offsets from the centre, mm."""
     box, offset = [], []
-    for axis, (centre, n, s) in enumerate(zip(lesion.centre, shape, spacing_mm, strict=True)):
-        box.append(slice(max(int(centre - reach_mm / s), 0), min(int(centre + reach_mm / s) + 2, n)))
-        mm = (np.arange(box[-1].start, box[-1].stop) - centre) * s
+    for axis, (c, n, s) in enumerate(zip(centre, shape, spacing_mm, strict=True)):
+        box.append(slice(max(int(c - reach_mm / s), 0), min(int(c + reach_mm / s) + 2, n)))
+        mm = (np.arange(box[-1].start, box[-1].stop) - c) * s
         offset.append(mm.astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)]))
     return tuple(box), offset
 
@@ -132,7 +132,7 @@ def darken(image, white, tissue, lesions, spacing_mm, white_matter):
     for lesion in lesions:
         if not lesion.oedema_mm:
             continue
-        box, offset = _around(lesion, image.shape, spacing_mm, lesion.radius_mm + 1.5 * lesion.oedema_mm + 4)
+        box, offset = around(lesion.centre, image.shape, spacing_mm, lesion.radius_mm + 1.5 * lesion.oedema_mm + 4)
         way = _way_through_white_mm(lesion, offset, white[box], tissue.depth_mm[box], spacing_mm)
         uneven = noise(np.random.default_rng([lesion.seed, 1]), [o.ravel() for o in offset], 7.0)
         share = ramp((lesion.oedema_mm * (1 + 0.3 * uneven) - way) / (2 + 0.3 * lesion.oedema_mm) + 0.5)
