@@ -10,8 +10,9 @@ from scipy import ndimage
 
 from kit.scans import brain_mask
 
-SWELLING = 0.12  # volume that oedema adds to the white matter it fills
-STEP_MM = 2.0  # the grid on which oedema spreads
+SWELLING = 0.25  # volume that oedema adds to the white matter it fills
+STEP_MM = 2.0  # the coarse grid, on which oedema spreads
+OPENING_MM = 3.0
 LATTICE = 24  # random numbers an axis behind `noise`
 TISSUE = (0.5, 1.3)  # of white matter's intensity: what may be brain in a given scan
 
@@ -48,30 +49,48 @@ def estimate_tissue(image, *, white_matter, spacing_mm=(1, 1, 1)):
     relative = ndimage.gaussian_filter(np.asarray(image, np.float32), 0.6 / spacing_mm)
     relative = (relative - np.min(image)) / np.float32(white_matter - np.min(image))
     mask = brain_mask(image, tuple(spacing_mm))
-    cavity = _cavity(mask & (relative > TISSUE[0]) & (relative < TISSUE[1]), spacing_mm)
-    depth = _edt(cavity, spacing_mm) - _edt(~cavity, spacing_mm)
+    depth = _depth_mm(mask & (relative > TISSUE[0]) & (relative < TISSUE[1]), spacing_mm)
     inside = np.clip(depth + 0.5, 0, 1)
     fluid = np.clip((0.65 - relative) / 0.25, 0, 1)
     white = np.clip((relative - 0.8) / 0.12, 0, 1) * (relative < 1.4)
     white *= ndimage.gaussian_filter(white, 1.5 / spacing_mm) > 0.3  # not vessels, dura and noise
     ventricles = ndimage.gaussian_filter(fluid, 2.0 / spacing_mm) > 0.6
-    region = np.where(ventricles & (depth > 15), 5, 1).astype(np.uint8) * cavity
+    region = np.where(ventricles & (depth > 15), 5, 1).astype(np.uint8) * (depth > 0)
     grey = np.clip(1 - fluid - white, 0, 1)
-    return Tissue(*(a * inside for a in (white, grey, fluid)), region, depth.astype(np.float32))
+    return Tissue(*(a * inside for a in (white, grey, fluid)), region, depth)
 
 
-def _edt(mask, spacing_mm):
-    return ndimage.distance_transform_edt(mask, spacing_mm).astype(np.float32)
+def _depth_mm(tissue, spacing_mm):
+    """Signed distance from the surface of the brain with its fluid: the largest piece that an opening leaves.
+
+    Found on a grid of 2 mm.
+    """
+    every, coarse = _coarse(spacing_mm)
+    steps_mm = np.multiply(every, spacing_mm)
+    edt = lambda mask: ndimage.distance_transform_edt(mask, steps_mm).astype(np.float32)  # noqa: E731
+    whole = ndimage.uniform_filter(tissue.astype(np.float32), every)[coarse] > 0.5
+    pieces, n = ndimage.label(edt(whole) > OPENING_MM)
+    brain = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:]) if n else whole
+    wide = edt(~brain) < 3 * OPENING_MM
+    brain = ndimage.binary_fill_holes(edt(wide) > 1.5 * OPENING_MM)  # closes sulci, ventricles and vessels
+    return _lengthened(edt(brain) - edt(~brain), tissue.shape, every)
 
 
-def _cavity(tissue, spacing_mm):
-    """The brain with its fluid: the largest piece that an opening leaves, closed again."""
-    pieces, n = ndimage.label(_edt(tissue, spacing_mm) > 3.0)
-    if not n:
-        return tissue
-    largest = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
-    wide = _edt(~largest, spacing_mm) < 9.0
-    return ndimage.binary_fill_holes(_edt(wide, spacing_mm) > 4.5)
+def _coarse(spacing_mm):
+    """Every how many voxels, and as slices, a grid of about 2 mm is."""
+    every = tuple(max(1, round(STEP_MM / s)) for s in spacing_mm)
+    return every, tuple(slice(None, None, e) for e in every)
+
+
+def _lengthened(array, shape, every):
+    """Bring values on every n-th voxel to all of them, by linear interpolation."""
+    for axis, (n, e) in enumerate(zip(shape, every, strict=True)):
+        places = np.arange(n) / e
+        first = places.astype(int)
+        second = np.minimum(first + 1, array.shape[axis] - 1)
+        share = (places - first).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        array = array.take(first, axis) * (1 - share) + array.take(second, axis) * share
+    return array
 
 
 # ------------------------------------------------------------------------------------------------------ mass effect
@@ -133,21 +152,20 @@ def darken(image, white, tissue, lesions, spacing_mm, white_matter):
         if not lesion.oedema_mm:
             continue
         box, offset = around(lesion.centre, image.shape, spacing_mm, lesion.radius_mm + 1.5 * lesion.oedema_mm + 4)
-        way = _way_through_white_mm(lesion, offset, white[box], tissue.depth_mm[box], spacing_mm)
+        way = way_through_white_mm(lesion, offset, white[box], tissue.depth_mm[box], spacing_mm)
         uneven = noise(np.random.default_rng([lesion.seed, 1]), [o.ravel() for o in offset], 7.0)
         share = ramp((lesion.oedema_mm * (1 + 0.3 * uneven) - way) / (2 + 0.3 * lesion.oedema_mm) + 0.5)
         loss[box] = np.maximum(loss[box], lesion.oedema * share)
     image -= white_matter * loss * white
 
 
-def _way_through_white_mm(lesion, offset, white, depth_mm, spacing_mm):
+def way_through_white_mm(lesion, offset, white, depth_mm, spacing_mm):
     """Length of the shortest way from the lesion, where 1 mm of grey matter counts as 7: on a 2 mm grid, in a box."""
-    every = tuple(max(1, round(STEP_MM / s)) for s in spacing_mm)
-    coarse = tuple(slice(None, None, e) for e in every)
+    every, coarse = _coarse(spacing_mm)
     cost = 1 / np.clip(ndimage.uniform_filter(white, every)[coarse], 0.14, 1)
     cost[depth_mm[coarse] < 0] = 100
     distance = np.sqrt(sum(o**2 for o in offset))[coarse]
-    way = np.maximum(distance - lesion.radius_mm, np.where(distance < lesion.radius_mm, 0, 1e3)).astype(np.float32)
+    way = np.where(distance < lesion.radius_mm, 0, 1e3).astype(np.float32)
     steps = [(0, 0, 1), (0, 1, 0), (1, 0, 0), *((1, a, b) for a, b in product((-1, 1), repeat=2))]
     lengths = [np.linalg.norm(np.multiply(step, every) * spacing_mm) for step in steps]
     for _ in range(int(lesion.oedema_mm / STEP_MM) + 3):
@@ -156,17 +174,7 @@ def _way_through_white_mm(lesion, offset, white, depth_mm, spacing_mm):
             leg = np.float32(length / 2) * (cost[here] + cost[there])
             np.minimum(way[here], way[there] + leg, out=way[here])
             np.minimum(way[there], way[here] + leg, out=way[there])
-    for axis, (n, e) in enumerate(zip(white.shape, every, strict=True)):
-        way = _lengthened(way, axis, np.arange(n) / e)
-    return way
-
-
-def _lengthened(array, axis, places):
-    """Linear interpolation along one axis."""
-    first = np.minimum(places.astype(int), array.shape[axis] - 1)
-    second = np.minimum(first + 1, array.shape[axis] - 1)
-    share = (places - first).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(array.ndim)])
-    return array.take(first, axis) * (1 - share) + array.take(second, axis) * share
+    return _lengthened(way, white.shape, every)
 
 
 def _neighbours(step):
