@@ -2,5 +2,6 @@
 
 from kit.phantom.anatomy import draw_head
 from kit.phantom.cohort import draw_scan, fingerprint, make_missing, make_scan, plan_cohort, same_fingerprint
-from kit.phantom.lesions import Lesion, PhantomError, draw_lesions, implant
+from kit.phantom.lesions import Lesion, PhantomError, draw_lesions, implant, likely_places
+from kit.phantom.surroundings import Tissue, estimate_tissue
 from kit.phantom.template import SHAPE, smooth_field

@@ -22,7 +22,8 @@ from tqdm.auto import tqdm
 
 from kit.phantom.acquisition import acquire
 from kit.phantom.anatomy import draw_head
-from kit.phantom.lesions import PhantomError, draw_lesions, implant
+from kit.phantom.lesions import PhantomError, draw_lesions, implant, likely_places
+from kit.phantom.lookalikes import with_lookalikes
 from kit.scans import is_phantom, lesion_table, replacing
 
 # Lesions per scan: the quantiles of this list, mean 2.7 (thesis, ch. 1).
@@ -230,8 +231,10 @@ def draw_scan(seed, radii_mm, growth=None, session=1):
         The head has no room for the lesions.
     """
     head = draw_head(np.random.default_rng([seed, 0]))
-    lesions = draw_lesions(radii_mm, head.junction, np.random.default_rng([seed, 1]))
+    keep_out = ~head.brain | (head.region == 5)
+    lesions = draw_lesions(radii_mm, likely_places(head), np.random.default_rng([seed, 1]), keep_out=keep_out)
     factors = np.ones(len(lesions)) if growth is None else growth
     grown = [replace(le, radius_mm=le.radius_mm * g) for le, g in zip(lesions, factors, strict=True) if g > 0]
-    image, label = implant(head.image, grown, white_matter=1.0)
+    head = with_lookalikes(head, np.random.default_rng([seed, 3]), away_from=lesions)
+    image, label = implant(head.image, grown, white_matter=1.0, tissue=head)
     return acquire(image, np.random.default_rng([seed, 2, session])), label
