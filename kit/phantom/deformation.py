@@ -65,9 +65,12 @@ def full(field):
 
 
 def _affine(rng):
-    scale = rng.normal(1.06, 0.02) * (1 + np.array([0.025, 0.035, 0.035]) * rng.standard_normal(3))  # template per head
+    """Template voxels that the voxels of an upright head of any size show, turned a little."""
+    scale = rng.normal(1.08, 0.018) * (
+        1 + np.array([0.018, 0.035, 0.035]) * rng.standard_normal(3)
+    )  # template per head
     rotation = _rotation(np.radians(rng.normal(0, [4, 3, 3]))) * scale[:, None]
-    centre = HEAD_CENTRE + rng.normal(0, 1.5, 3)
+    centre = HEAD_CENTRE + rng.normal(0, 1, 3)
     axes = [np.linspace(b.start, b.stop - 1, n) - c for b, n, c in zip(BOX, HALF, centre, strict=True)]
     k, i, j = np.meshgrid(*(a.astype(np.float32) for a in axes), indexing="ij", sparse=True)
     rows = zip(rotation.astype(np.float32), TEMPLATE_CENTRE.astype(np.float32), strict=True)

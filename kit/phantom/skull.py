@@ -141,11 +141,8 @@ def skull_base(outside, box):
         "fluid": globe - 1.0,
         "enhancing": np.maximum(tubes["enhancing"] + _rough(0.5, 1.5, outside.shape, rng), nasal + 1),
     }
-    depths = {
-        "nose": np.maximum(nose + _rough(0.5, 2, outside.shape, rng), np.minimum(tubes["airway"], 6)),
-        "sinus": sinus,
-        "cells": np.maximum(ethmoid, mastoid),
-    }
+    nose = np.maximum(nose + _rough(0.5, 2, outside.shape, rng), tubes["airway"])
+    depths = {"nose": nose, "sinus": sinus, "cells": np.maximum(ethmoid, mastoid)}
     parts = [np.clip(fractions[f] + 0.5, 0, 1) for f in FRACTIONS] + [np.clip(depths[d] + 6, 0, 12) for d in DEPTHS]
     return np.stack(parts).astype(np.float32)
 

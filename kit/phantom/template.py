@@ -21,7 +21,7 @@ from kit.phantom.skull import BASE_BACK, BASE_SIDE, BASE_TOP, head_outline, skul
 SHAPE = (160, 256, 256)
 ORIGIN = np.array([72.0, 112.0, 98.0])  # template voxel of MNI (0, 0, 0)
 TEMPLATE_CENTRE = np.array([74.0, 130.0, 98.0])  # template voxel that lies at HEAD_CENTRE of every head
-HEAD_CENTRE = np.array([67.0, 135.0, 127.5])
+HEAD_CENTRE = np.array([63.5, 135.0, 127.5])
 BOX = (slice(0, 160), slice(10, 248), slice(34, 222))  # where heads lie in SHAPE: the rest is air
 BOX_SHAPE = tuple(b.stop - b.start for b in BOX)
 REGIONS = {"cerebrum": 1, "cerebellum": 2, "brain stem": 3, "deep grey": 4, "ventricles": 5}
