@@ -47,7 +47,7 @@ def acquire(image, rng, *, spacing_mm=None, blood=None):
     if rng.random() < FLOW and blood is not None:
         image += flow_ghosts(blood, phase_axis, rng)
     if rng.random() < WRAP:
-        image = wrapped(image, phase_axis, int(rng.integers(6, 22)))
+        image = wrapped(image, phase_axis, int(rng.integers(4, 13)))
     kept = rng.uniform(0.55, 0.9) if rng.random() < RINGING else 1.0
     drift = _motion(image.shape[phase_axis], rng) if rng.random() < MOTION else None
     if kept < 1 or drift is not None:
@@ -119,7 +119,7 @@ def line_by_line(image, axis, kept=1.0, drift=None):
 def _motion(lines, rng):
     """Where the head is as each line is sampled: breathing, and in half the scans a jerk; still at the centre lines."""
     time = np.arange(lines) / lines
-    drift = rng.uniform(0.1, 0.45) * np.sin(2 * np.pi * (rng.uniform(3, 25) * time + rng.random()))
+    drift = rng.uniform(0.15, 0.7) * np.sin(2 * np.pi * (rng.uniform(3, 25) * time + rng.random()))
     if rng.random() < 0.5:
         drift += rng.uniform(-1.5, 1.5) * (time > rng.choice((-1, 1)) * rng.uniform(0.08, 0.35) + 0.5)
     return fft.ifftshift(drift - drift[lines // 2])
@@ -131,7 +131,7 @@ def flow_ghosts(blood, axis, rng):
     A signal that changes periodically from line to line has its Fourier series as copies at equal distances.
     """
     away = int(rng.integers(18, 90))
-    strength = rng.uniform(0.02, 0.1) * rng.choice((-1, 1))
+    strength = rng.uniform(0.03, 0.13) * rng.choice((-1, 1))
     copies = [np.roll(blood, sign * order * away, axis) / order**2 for order in (1, 2) for sign in (1, -1)]
     return np.float32(strength) * sum(copies)
 

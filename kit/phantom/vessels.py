@@ -15,8 +15,9 @@ WINDING_MM = 0.9  # s.d. of how far a named vessel swerves
 SIDES = (1, -1)  # of the head: the tables hold the right side
 SINUS_FRONT_MM, SINUS_BACK_MM = (1.3, 2.5), (4.0, 6.5)  # half width and depth of the superior sagittal sinus
 SPILL_MM = 2.5  # how far sinuses reach beyond the cavity, whose edge then cuts them
-ARTERY_LEAVES, VEIN_LEAVES = (900, 1900), (1200, 3000)
-LEAF_MM, TRUNK_MM = (0.33, 0.35), 1.5  # radius: of the last branches, median and s.d. of the logarithm; the widest
+ARTERY_LEAVES, VEIN_LEAVES = (1000, 2200), (1400, 3400)
+LEAF_MM, TRUNK_MM = (0.33, 0.35), 1.25  # radius: of the last branches, median and s.d. of the logarithm; the widest
+GRANULATIONS = 5  # of the sinuses' arachnoid, on average
 DVA, DVA_MM = 0.1, (6, 16)  # developmental venous anomaly: its probability (Brinjikji et al. 2017), its reach
 
 # Each line: radius at both ends in mm, how many trees grow from each side's, points (x, y, z) in MNI mm.
@@ -86,6 +87,7 @@ def draw_vessels(template, rng):
     value[: len(arteries[1])] *= rng.uniform(*OF_ARTERIES)
     cover, vessel = draw_tubes(land.outside.shape, points, radii, value)
     _draw_sagittal_sinus(cover, vessel, land, blood, rng)
+    _leave_granulations(cover, vessel, land, rng)
     return vessel, cover
 
 
@@ -100,12 +102,18 @@ def _network(land, tables, leaves, lines, rng):
     parts = [_tube(line, first, last, rng) for line, first, last, _ in lines]
     roots = [line[_places(len(line), trees, rng)] for line, *_, trees in lines if trees]
     count = int(rng.integers(*leaves))
-    weight = OF_REGION[land.region] * np.clip((land.depth - 1) / 10, 0.1, 1)  # sulci hold more of them than gyri carry
-    chosen = rng.choice(len(weight), count, replace=False, p=weight / weight.sum())
+    chosen = rng.choice(len(land.nodes), count, replace=False, p=_density(land))
     median, spread = LEAF_MM
     tree = grow(land, np.concatenate(roots), chosen, median * np.exp(spread * rng.standard_normal(count)), rng)
     points, radii = along(tree)
     return _joined([*parts, (points, np.minimum(radii, TRUNK_MM))])
+
+
+def _density(land):
+    """Where branches end, as probabilities of the nodes: sulci hold more of them than gyri and falx carry."""
+    aside = np.abs(land.nodes[:, 2] - mni_to_template([(0, 0, 0)])[0, 2])
+    density = OF_REGION[land.region] * np.clip((land.depth - 1) / 10, 0.1, 1) * np.where(aside < 4, 0.35, 1)
+    return density / density.sum()
 
 
 def _joined(parts):
@@ -142,10 +150,10 @@ def _winding(line, rng):
 
 
 def _tube(line, first, last, rng):
-    """Points along a line and the radii there, which vary by a tenth."""
+    """Points along a line and the radii there, which vary by a tenth and more."""
     points = resampled(line, POINT_MM)
     uneven = ndimage.gaussian_filter1d(rng.standard_normal(len(points)), 4) * np.sqrt(8 * np.pi**0.5)
-    return points, np.linspace(first, last, len(points)) * np.clip(1 + 0.1 * uneven, 0.7, 1.3)
+    return points, np.linspace(first, last, len(points)) * np.clip(1 + 0.13 * uneven, 0.6, 1.3)
 
 
 def _places(n, trees, rng):
@@ -208,18 +216,24 @@ def _draw_sagittal_sinus(cover, vessel, land, blood, rng):
         np.maximum(volume[box], part * np.float32(value), out=volume[box])
 
 
+def _leave_granulations(cover, vessel, land, rng):
+    """Arachnoid granulations: round gaps in the blood of the large sinuses, in place."""
+    wide = np.argwhere((cover[::3, ::3, ::3] > 0.99) & (np.abs(land.outside[::3, ::3, ::3]) < 5)) * 3
+    for centre in wide[rng.integers(len(wide), size=rng.poisson(GRANULATIONS))]:
+        box = tuple(slice(max(c - 5, 0), min(c + 6, n)) for c, n in zip(centre, cover.shape, strict=True))
+        away = np.sqrt(sum((g - c) ** 2 for g, c in zip(np.ogrid[box], centre, strict=True)))
+        blood = np.clip(away - rng.uniform(0.8, 2.8) + 0.5, 0, 1)
+        for volume in (cover, vessel):
+            volume[box] *= blood
+
+
 # ------------------------------------------------------------------------------------------------------ small vessels
 
 
 def _small_vessels(template, land, rng):
     """Vessels of white matter and deep grey nuclei, most of them thinner than a voxel."""
     parts = [_medullary_vein(template, rng) for _ in range(rng.integers(40, 120))]
-    for side in SIDES:
-        for _ in range(rng.integers(3, 8)):  # lenticulostriate arteries
-            foot = np.array([rng.uniform(17, 30), 4, -16]) + rng.normal(0, 0.7, 3)
-            tip = foot + rng.uniform((-3, -12, 14), (3, 4, 26))
-            line = mni_to_template(np.array([foot, (foot + tip) / 2 + rng.normal(0, 1.5, 3), tip]) * (side, 1, 1))
-            parts.append(_tube(_curve(line), rng.uniform(0.2, 0.4), 0.15, rng))
+    parts += [_lenticulostriate_artery(side, rng) for side in SIDES for _ in range(rng.integers(3, 8))]
     if rng.random() < DVA:
         parts += _venous_anomaly(template, land, rng)
     return _joined(parts)
@@ -229,26 +243,35 @@ def _medullary_vein(template, rng):
     """From white matter towards the ventricle's wall."""
     ventricle = template.coarse[COARSE.index("ventricle")].numpy()
     place = template.core[rng.integers(len(template.core))]
-    there = tuple((place / 2).round().astype(int))
-    around = tuple(slice(n - 1, n + 2) for n in there)
-    slope = np.array([g[1, 1, 1] for g in np.gradient(ventricle[around])])
-    away = slope / max(np.linalg.norm(slope), 0.1)
+    i, j, k = there = tuple((place / 2).round().astype(int))
+    slope = np.array([ventricle[i + 1, j, k], ventricle[i, j + 1, k], ventricle[i, j, k + 1]]) - ventricle[there]
+    away = slope / max(np.sqrt((slope**2).sum()), 0.1)
     foot = place - away * min(ventricle[there], rng.uniform(5, 15))
-    line = np.array([foot, (foot + place) / 2 + rng.normal(0, 1.0, 3), place + away * rng.uniform(1, 6)])
-    return _tube(_curve(line), rng.uniform(0.12, 0.32), 0.1, rng)
+    return _bow(place + away * rng.uniform(1, 6), foot, 0.1, rng.uniform(0.12, 0.32), rng)
+
+
+def _lenticulostriate_artery(side, rng):
+    """From the middle cerebral artery up into the basal ganglia."""
+    foot = np.array([rng.uniform(17, 30), 4, -16]) + rng.normal(0, 0.7, 3)
+    tip = foot + rng.uniform((-3, -12, 14), (3, 4, 26))
+    return _bow(*mni_to_template(np.array([foot, tip]) * (side, 1, 1)), rng.uniform(0.2, 0.4), 0.15, rng)
 
 
 def _venous_anomaly(template, land, rng):
     """A developmental venous anomaly: thin veins gather like the hair of Medusa and drain through one wide vein."""
     heart = template.core[rng.integers(len(template.core))]
-    _, (way_out, *_) = land.near.query(heart, k=40)
+    _, (*_, way_out) = land.near.query(heart, k=40)
     out = land.nodes[way_out] - heart
-    line = np.array([heart, heart + 0.5 * out + rng.normal(0, 1.5, 3), heart + 1.15 * out])
-    parts = [_tube(_curve(line), 0.6, rng.uniform(0.8, 1.3), rng)]
+    parts = [_bow(heart, heart + out, 0.7, rng.uniform(0.9, 1.4), rng)]
     for _ in range(rng.integers(8, 16)):
-        ray = rng.standard_normal(3) - 0.8 * out / np.linalg.norm(out)
-        tip = heart + rng.uniform(*DVA_MM) * ray / np.linalg.norm(ray)
-        start = heart + 0.15 * rng.random() * out
-        line = np.array([tip, (start + tip) / 2 + rng.normal(0, 1.2, 3), start])
-        parts.append(_tube(_curve(line), 0.2, rng.uniform(0.3, 0.5), rng))
+        ray = rng.standard_normal(3) - 0.8 * out / np.sqrt((out**2).sum())
+        tip = heart + rng.uniform(*DVA_MM) * ray / np.sqrt((ray**2).sum())
+        parts.append(_bow(tip, heart + 0.15 * rng.random() * out, 0.25, rng.uniform(0.35, 0.6), rng))
     return parts
+
+
+def _bow(start, end, first, last, rng):
+    """A tube from start to end, bent a little."""
+    middle = (start + end) / 2 + rng.normal(0, 1.2, 3)
+    t = np.linspace(0, 1, 8)[:, None]
+    return _tube((1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end, first, last, rng)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from kit.phantom.acquisition import acquire, averaged, line_by_line
+from kit.phantom import acquisition
+from kit.phantom.acquisition import acquire, averaged, flow_ghosts, line_by_line, wrapped
 from kit.phantom.template import SHAPE
 
 
@@ -16,6 +17,13 @@ def block(shape=(8, 64, 48)):
 def moving(lines, mm=1.0, times=9):
     drift = mm * np.sin(2 * np.pi * times * np.arange(lines) / lines)
     return np.fft.ifftshift(drift - drift[lines // 2])
+
+
+@pytest.fixture(scope="module")
+def head():
+    image = np.zeros(SHAPE, np.float32)
+    image[10:150, 30:226, 60:196] = 1
+    return image
 
 
 # ---------------------------------------------------------------------------------------------------------- artefacts
@@ -49,6 +57,40 @@ def test_an_edge_rings_along_the_phase_axis_when_outer_lines_are_missing():
     assert abs(rung[:4] - 1).max() > 4 * abs(rung[13:17] - 1).max()  # far from the edge it fades
 
 
+def test_blood_casts_copies_at_equal_distances_along_the_phase_axis():
+    blood = np.zeros((4, 200, 20), np.float32)
+    blood[2, 100, 7] = 1
+    ghosts = flow_ghosts(blood, 1, np.random.default_rng(2))
+    places = np.argwhere(ghosts)
+    assert set(places[:, 0]) == {2}
+    assert set(places[:, 2]) == {7}
+    away = np.sort(np.abs(places[:, 1] - 100))
+    assert away[0] == away[1]
+    assert 0.02 < abs(ghosts).max() < 0.14
+
+
+def test_what_the_field_of_view_cuts_off_in_front_appears_behind():
+    image = block()
+    folded = wrapped(image, 1, 8)
+    assert folded[:, :24].max() == 0
+    np.testing.assert_allclose(folded.sum(), image.sum())
+    assert folded.max() == 2  # over the other end
+    np.testing.assert_array_equal(folded[:, 24:40], image[:, 24:40])
+
+
+def test_signal_is_lost_above_the_air_of_the_skull_base_and_nowhere_else(monkeypatch, head):
+    for name in ("MOTION", "WRAP", "RINGING", "SMOOTH_NOISE"):
+        monkeypatch.setattr(acquisition, name, 0)
+    monkeypatch.setattr(acquisition, "NOISE", (1e-4, 1.1e-4))
+    scans = []
+    for share in (0, 1):
+        monkeypatch.setattr(acquisition, "HOLE", share)
+        scan = acquire(head, np.random.default_rng(5)).astype(float)
+        scans.append(scan[:, 40:216, 70:186] / scan[120, 100:150, 100:150].mean())
+    ratio = [scan[10:70].reshape(60, -1).min(1) / np.median(scan[10:70].reshape(60, -1), 1) for scan in scans]
+    assert ratio[1].min() < 0.6 < ratio[0].min()
+
+
 # ------------------------------------------------------------------------------------------------------- thick slices
 
 
@@ -69,13 +111,6 @@ def test_a_thick_slice_is_the_mean_of_its_slices():
 
 
 # -------------------------------------------------------------------------------------------------------------- scans
-
-
-@pytest.fixture(scope="module")
-def head():
-    image = np.zeros(SHAPE, np.float32)
-    image[10:150, 30:226, 60:196] = 1
-    return image
 
 
 def test_a_scan_is_noisy_biased_and_dark_in_low_slices_and_leaves_the_head_alone(head):

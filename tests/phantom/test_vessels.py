@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from kit.phantom import vessels
 from kit.phantom.template import mni_to_template, template
 from kit.phantom.vessel_trees import draw_tubes, ground, grow, to_fluid
 from kit.phantom.vessels import draw_vessels
@@ -94,7 +95,7 @@ def test_the_sagittal_sinus_lies_in_the_midline_at_the_inner_table_and_widens_to
 def test_named_vessels_are_where_an_atlas_has_them():
     _, cover = drawn()
     named = [(0, -12, -30), (0, -46, 7), (30, 3, -18), (-30, 3, -18), (0, -96, -20), (50, -70, -26), (2, 0, 31)]
-    assert (at(cover, *named) > 0.7).all()
+    assert (at(cover, *named) > 0.5).all()
 
 
 def test_the_basilar_artery_runs_in_front_of_the_brain_stem_and_not_in_it():
@@ -133,6 +134,31 @@ def test_blood_is_brighter_than_white_matter_and_no_two_patients_are_alike():
     assert vessel.dtype == cover.dtype == np.float32
     assert 0 <= cover.min() < cover.max() <= 1
     assert np.corrcoef(vessel[::2, ::2, ::2].ravel(), other[::2, ::2, ::2].ravel())[0, 1] < 0.9
+
+
+def test_a_venous_anomaly_is_a_few_veins_in_white_matter_that_drain_into_fluid(monkeypatch):
+    found = []
+    for share in (0, 1):
+        monkeypatch.setattr(vessels, "DVA", share)
+        monkeypatch.setattr(vessels, "GRANULATIONS", 0)
+        found.append(draw_vessels(template(), np.random.default_rng(4))[1])
+    more = np.where(land().outside < -7, found[1] - found[0], 0)  # the sinuses of the two differ
+    assert more.min() > -1e-6
+    assert 10 < more.sum() < 400  # mm3 of blood
+    places = np.argwhere(more > 0.02)
+    assert np.ptp(places, axis=0).max() < 60
+    assert template().maps[0].numpy()[tuple(places.T)].mean() > 0.4  # white matter
+
+
+def test_granulations_are_gaps_in_the_large_sinuses_alone(monkeypatch):
+    found = []
+    for count in (0, 40):
+        monkeypatch.setattr(vessels, "GRANULATIONS", count)
+        found.append(draw_vessels(template(), np.random.default_rng(4))[1])
+    gaps = found[0] - found[1]
+    assert gaps.min() > -1e-6
+    assert 50 < gaps.sum() < 3000
+    assert np.abs(land().outside[gaps > 0.5]).max() < 9
 
 
 def test_the_same_seed_draws_the_same_vessels():
