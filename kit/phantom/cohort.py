@@ -24,6 +24,7 @@ from kit.phantom.acquisition import acquire
 from kit.phantom.anatomy import draw_head
 from kit.phantom.lesions import PhantomError, draw_lesions, implant, likely_places
 from kit.phantom.lookalikes import with_lookalikes
+from kit.phantom.template import REGIONS
 from kit.scans import is_phantom, lesion_table, replacing
 
 # Lesions per scan: the quantiles of this list, mean 2.7 (thesis, ch. 1).
@@ -31,6 +32,7 @@ LESIONS_PER_SCAN = (0, 0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 4, 4, 5, 
 # Radii in mm: log-normal, mean 4.7 (thesis: 5; the cut at 15 mm costs 0.3); 38 % of the lesions below 30^3 mm3 are
 # smaller than 5^3 mm3 (thesis, ch. 5).
 RADIUS_MEDIAN_MM, RADIUS_LOG_SD, RADIUS_RANGE_MM = 3.9, 0.72, (1.0, 15.0)
+NARROW = ("brain stem", "deep grey")  # no place for large lesions
 SPLITS = (  # of each 12 patients, from those with the most lesions down
     *("train", "test", "train", "train", "validation", "train"),
     *("test", "train", "train", "validation", "test", "train"),
@@ -231,8 +233,11 @@ def draw_scan(seed, radii_mm, growth=None, session=1):
         The head has no room for the lesions.
     """
     head = draw_head(np.random.default_rng([seed, 0]))
-    keep_out = ~head.brain | (head.region == 5)
-    lesions = draw_lesions(radii_mm, likely_places(head), np.random.default_rng([seed, 1]), keep_out=keep_out)
+    lesions = draw_lesions(
+        radii_mm, likely_places(head), np.random.default_rng([seed, 1]),
+        keep_out=~head.brain | (head.region == REGIONS["ventricles"]),
+        only_small=np.isin(head.region, [REGIONS[name] for name in NARROW]),
+    )  # fmt: skip
     factors = np.ones(len(lesions)) if growth is None else growth
     grown = [replace(le, radius_mm=le.radius_mm * g) for le, g in zip(lesions, factors, strict=True) if g > 0]
     head = with_lookalikes(head, np.random.default_rng([seed, 3]), away_from=lesions)

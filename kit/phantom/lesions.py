@@ -8,7 +8,9 @@ import numpy as np
 from scipy import ndimage
 
 from kit.phantom.surroundings import darken, displace, noise, ramp
+from kit.phantom.template import REGIONS
 
+LARGE_MM = 6.0
 ATTEMPTS = 200  # at a place for a lesion, before there is no room
 TOLERATED = 0.08  # share of a lesion's volume that may lie where none should, as it pushes or invades what is there
 CONTRAST = (0.15, 1.15)  # of the enhancing part against white matter = 1; drawn log-uniformly
@@ -16,11 +18,11 @@ RING_CONTRAST = 0.25  # the least where there is a core: a ring that is seen
 HAEMORRHAGIC, TREATED, MIXED = 0.08, 0.1, 0.25  # shares of the lesions; of those with a core, for `MIXED`
 SOLID, BILOBED = 0.12, 0.15  # shares of the large lesions
 PLACES = (  # share of the lesions, region, what it is
-    (0.72, 1, "junction"),  # grey-white junction; shares of the brain's parts after Delattre et al. 1988
-    (0.15, 2, "brain"),
-    (0.07, 1, "cortex"),  # some of them at the dura
-    (0.03, 3, "brain"),
-    (0.03, 4, "brain"),
+    (0.72, "cerebrum", "junction"),  # grey-white junction; shares of the brain's parts after Delattre et al. 1988
+    (0.15, "cerebellum", "brain"),
+    (0.07, "cerebrum", "cortex"),  # some of them at the dura
+    (0.03, "brain stem", "brain"),
+    (0.03, "deep grey", "brain"),
 )
 LEGENDRE = {
     2: lambda c: (3 * c**2 - 1) / 2,
@@ -56,7 +58,7 @@ class Lesion:
 # ------------------------------------------------------------------------------------------------------------- draw
 
 
-def draw_lesions(radii_mm, where, rng, *, spacing_mm=(1, 1, 1), gap_mm=4.0, keep_out=None):
+def draw_lesions(radii_mm, where, rng, *, spacing_mm=(1, 1, 1), gap_mm=4.0, keep_out=None, only_small=None):
     """Draw place, shape and look of lesions.
 
     Parameters
@@ -72,6 +74,8 @@ def draw_lesions(radii_mm, where, rng, *, spacing_mm=(1, 1, 1), gap_mm=4.0, keep
         The least distance between the surfaces of two lesions, were they spheres.
     keep_out : (slice, row, column) bool array, optional
         Where at most 8 % of a lesion may lie: ventricles, what is outside the brain.
+    only_small : (slice, row, column) bool array, optional
+        Where only lesions below a radius of 6 mm have their centre: the brain stem.
 
     Returns
     -------
@@ -83,9 +87,13 @@ def draw_lesions(radii_mm, where, rng, *, spacing_mm=(1, 1, 1), gap_mm=4.0, keep
     PhantomError
         `where` has no room for them.
     """
-    draw_place = place_drawer(where, rng, spacing_mm=spacing_mm, gap_mm=gap_mm, keep_out=keep_out)
+    options = {"spacing_mm": spacing_mm, "gap_mm": gap_mm, "keep_out": keep_out}
+    draw_small = draw_large = place_drawer(where, rng, **options)
+    if only_small is not None and max(radii_mm, default=0) >= LARGE_MM:
+        draw_large = place_drawer(np.where(only_small, 0, where), rng, **options)
     lesions = [None] * len(radii_mm)
     for n in sorted(range(len(radii_mm)), key=lambda n: -radii_mm[n]):  # the largest first, while there is room
+        draw_place = draw_large if radii_mm[n] >= LARGE_MM else draw_small
         centre = draw_place(radii_mm[n], [lesion for lesion in lesions if lesion])
         if centre is None:
             raise PhantomError(
@@ -132,8 +140,8 @@ def likely_places(tissue):
         "cortex": grey * (depth_mm < 7),
     }
     where = np.zeros(tissue.white.shape, np.float32)
-    for share, number, kind in PLACES:
-        here = kinds[kind] * (region == number) * (kinds[kind] > 0.25)
+    for share, name, kind in PLACES:
+        here = kinds[kind] * (region == REGIONS[name]) * (kinds[kind] > 0.25)
         where.ravel()[inside] += np.float32(share / max(here.sum(dtype=np.float64), 1.0)) * here
     return where
 
@@ -162,7 +170,7 @@ def draw_lesion(centre, radius_mm, rng):
 
     Returns a `Lesion`. Above a radius of about 5 mm most have a necrotic core (thesis, ch. 1).
     """
-    large = radius_mm > 6
+    large = radius_mm >= LARGE_MM
     treated, bloody = (rng.uniform() < share for share in (TREATED, HAEMORRHAGIC))
     hollow = rng.uniform() < (1 - SOLID) / (1 + np.exp((4.8 - radius_mm) / 0.6))
     contrast = float(np.exp(rng.uniform(*np.log(CONTRAST)))) * (0.5 if treated else 1.0)
@@ -220,7 +228,7 @@ def implant(image, lesions, *, white_matter, spacing_mm=(1, 1, 1), tissue=None):
     lesions : list of Lesion
         Their centres are voxels of `image`.
     white_matter : float
-        Intensity of white matter in `image`: lesion contrast is relative to it.
+        Intensity of white matter in `image`, where air is 0: lesion contrast is relative to it.
     spacing_mm : (slice, row, column) float
         Of `image`.
     tissue : Head or Tissue, optional
@@ -248,7 +256,7 @@ def implant(image, lesions, *, white_matter, spacing_mm=(1, 1, 1), tissue=None):
         if tissue is not None:
             cover *= np.clip(tissue.depth_mm[box] + 0.5, 0, 1)  # the dura holds
         value = white_matter * body + _grain(image[box])
-        image[box] = np.maximum(image[box] + cover * (value - image[box]), 0)
+        image[box] += cover * (value - image[box])
         label[box] |= cover >= 0.5
     return image, label
 
@@ -297,7 +305,7 @@ def _body(lesion, axes, offset, depth):
         below_rim = np.minimum(below_rim, 1.5 * (holes - lesion.pockets))
     for *place, radius in lesion.nodules:
         away = sum((o / lesion.radius_mm - p) ** 2 for o, p in zip(offset, place, strict=True))
-        below_rim = np.minimum(below_rim, lesion.radius_mm * (np.sqrt(away) - radius))
+        below_rim = np.minimum(below_rim, lesion.radius_mm * (np.sqrt(away) - radius - 0.05 * holes))
     soft_mm = 0.8 + 0.08 * lesion.radius_mm
     core = lesion.core * (1 + 0.06 * fine + (0.05 + 0.4 * (lesion.core > 1) * lesion.patchy) * coarse)
     return body + ramp(below_rim / soft_mm + 0.5) * (core - body)

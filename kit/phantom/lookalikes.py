@@ -8,6 +8,7 @@ import numpy as np
 
 from kit.phantom.lesions import Lesion, draw_lobes, implant, place_drawer
 from kit.phantom.surroundings import around, noise, ramp
+from kit.phantom.template import REGIONS
 
 MENINGIOMA, INFARCT, LACUNES = (
     0.1,
@@ -45,7 +46,7 @@ def add_meningioma(head, rng, away_from=()):
     Arguments and result are those of `with_lookalikes`. Where there is no room the head stays as it is.
     """
     radius_mm = float(np.exp(rng.uniform(*np.log([4, 13]))))
-    where = (head.region == 1) & (head.depth_mm > 1) & (head.depth_mm < 1 + 0.45 * radius_mm)
+    where = (head.region == REGIONS["cerebrum"]) & (head.depth_mm > 1) & (head.depth_mm < 1 + 0.45 * radius_mm)
     centre = place_drawer(where, rng)(radius_mm, away_from)
     if centre is None:
         return head
@@ -75,7 +76,11 @@ def add_infarct(head, rng, away_from=()):
     Arguments and result are those of `with_lookalikes`. Where there is no room the head stays as it is.
     """
     width_mm, length_mm = rng.uniform(9, 22), rng.uniform(22, 45)
-    where = np.isin(head.region, (1, 2)) & (head.depth_mm > 3) & (head.depth_mm < 6)
+    where = (
+        np.isin(head.region, [REGIONS[name] for name in ("cerebrum", "cerebellum")])
+        & (head.depth_mm > 3)
+        & (head.depth_mm < 6)
+    )
     centre = place_drawer(where, rng)(width_mm, away_from)
     if centre is None:
         return head
@@ -85,7 +90,9 @@ def add_infarct(head, rng, away_from=()):
     axes = [o.ravel() for o in offset]
     cavity = ramp((depth - 2.5 + 2 * noise(rng, axes, 6.0)) / 3) * rng.uniform(0.5, 1)
     scar = rng.uniform(0.55, 0.75) * (1 + 0.05 * noise(rng, axes, 3.0))
-    cover = ramp(depth / 3 + 0.5) * np.clip(head.depth_mm[box] - 1.5, 0, 1) * (head.region[box] != 5)
+    cover = (
+        ramp(depth / 3 + 0.5) * np.clip(head.depth_mm[box] - 1.5, 0, 1) * (head.region[box] != REGIONS["ventricles"])
+    )
     image, white, grey = head.image.copy(), head.white.copy(), head.grey.copy()
     lost = np.minimum(scar + cavity * (FLUID - scar), np.maximum(image[box], FLUID)) + head.vessel[box]
     image[box] += cover * (lost - image[box])
@@ -107,8 +114,8 @@ def add_lacunes(head, rng, away_from=()):
 
     Arguments and result are those of `with_lookalikes`.
     """
-    where = (head.region == 4) + 0.3 * (head.white > 0.9) * (head.depth_mm > 22)
-    draw_place, lacunes = place_drawer(where, rng, keep_out=head.region == 5), []
+    where = (head.region == REGIONS["deep grey"]) + 0.3 * (head.white > 0.9) * (head.depth_mm > 22)
+    draw_place, lacunes = place_drawer(where, rng, keep_out=head.region == REGIONS["ventricles"]), []
     for radius_mm in rng.uniform(1.2, 4.5, rng.integers(1, 6)):
         centre = draw_place(radius_mm, [*away_from, *lacunes])
         if centre is not None:

@@ -63,12 +63,12 @@ def test_small_lesions_are_solid_and_large_ones_mostly_have_a_core():
 
 def test_lesions_are_nearly_balls_and_less_so_when_they_are_large():
     rng, sigma = np.random.default_rng(1), {}
-    for radius in (3.0, 6.0, 12.0):
-        drawn = [draw_lesion((30, 30, 30), radius, rng) for _ in range(12)]
-        labels = [implant(np.ones((61, 61, 61)), [lesion], white_matter=1.0)[1] for lesion in drawn]
-        sigma[radius] = np.median([lesion_table(label, (1, 1, 1)).sigma_r[0] for label in labels])
-    assert 0.04 < sigma[3.0] < sigma[12.0] < 0.18
-    assert sigma[6.0] < 0.12
+    for radius in (2.0, 5.0, 12.0):
+        fine_mm = (radius / 14,) * 3  # the voxel grid adds to sigma_r
+        drawn = [draw_lesion((30, 30, 30), radius, rng) for _ in range(16)]
+        labels = [implant(np.ones((61, 61, 61)), [le], white_matter=1.0, spacing_mm=fine_mm)[1] for le in drawn]
+        sigma[radius] = np.median([lesion_table(label, fine_mm).sigma_r[0] for label in labels])
+    assert 0.04 < sigma[2.0] < sigma[5.0] < sigma[12.0] < 0.15
 
 
 def test_a_lesion_that_has_grown_keeps_its_shape():
@@ -122,6 +122,15 @@ def test_lesions_keep_out_of_ventricles_on_an_anisotropic_grid():
     for lesion in lesions:
         _, label = implant(np.ones(keep_out.shape), [lesion], white_matter=1.0, spacing_mm=spacing_mm)
         assert (label & keep_out).sum() <= 0.15 * label.sum()
+
+
+def test_large_lesions_keep_out_of_narrow_places():
+    only_small = np.zeros((40, 40, 40), bool)
+    only_small[:, :, 20:] = True
+    where = np.where(only_small, 1e6, 1)
+    for seed in range(5):
+        large, small = draw_lesions([8.0, 2.0], where, np.random.default_rng(seed), only_small=only_small)
+        assert large.centre[2] < 20 < small.centre[2]
 
 
 def test_a_head_without_room_for_a_lesion_is_refused():
