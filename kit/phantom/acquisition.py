@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from kit.phantom.template import HEAD_CENTRE, TEMPLATE_CENTRE, mni_to_template, smooth_field
 
-BLUR_MM = (0.35, 0.65)  # s.d. of the point spread
+BLUR_MM = (0.3, 0.6)  # s.d. of the point spread
 NOISE = (0.012, 0.065)  # s.d. of the Rician noise, white matter = 1
 GAIN = (150, 1500)
 # How many scans show each artefact.
@@ -119,7 +119,7 @@ def line_by_line(image, axis, kept=1.0, drift=None):
 def _motion(lines, rng):
     """Where the head is as each line is sampled: breathing, and in half the scans a jerk; still at the centre lines."""
     time = np.arange(lines) / lines
-    drift = rng.uniform(0.15, 0.7) * np.sin(2 * np.pi * (rng.uniform(3, 25) * time + rng.random()))
+    drift = rng.uniform(0.1, 0.6) * np.sin(2 * np.pi * (rng.uniform(3, 25) * time + rng.random()))
     if rng.random() < 0.5:
         drift += rng.uniform(-1.5, 1.5) * (time > rng.choice((-1, 1)) * rng.uniform(0.08, 0.35) + 0.5)
     return fft.ifftshift(drift - drift[lines // 2])
