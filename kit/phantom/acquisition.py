@@ -1,7 +1,7 @@
 """How a scanner sees a head: point spread, coil sensitivity, noise and gain in every scan, artefacts in some.
 
 Artefacts follow from how an image is sampled line by line in the phase-encoding direction (McRobbie et al. 2017, MRI
-from Picture to Proton, ch. 7). None of them moves anatomy: labels stay where they are.
+from Picture to Proton). None of them moves anatomy: labels stay where they are.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def acquire(image, rng, *, spacing_mm=None, blood=None):
     rng : numpy.random.Generator
     spacing_mm : (slice, row, column) float, optional
         Of the scan, by default 1 mm: thick slices along any axis, such as (5, 0.9, 0.9). Signal is averaged over a
-        voxel, see `averaged`.
+        voxel, see `averaged`, which brings a label to the same grid (half a voxel and more is lesion).
     blood : array of the image's shape, optional
         Contrast that vessels add. Without it the scan has no flow ghosts.
 
