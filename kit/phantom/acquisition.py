@@ -1,7 +1,7 @@
 """How a scanner sees a head: point spread, coil sensitivity, noise and gain in every scan, artefacts in some.
 
 Artefacts follow from how an image is sampled line by line in the phase-encoding direction (McRobbie et al. 2017, MRI
-from Picture to Proton, ch. 7). None of them moves anatomy: labels stay where they are.
+from Picture to Proton). None of them moves anatomy: labels stay where they are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from kit.phantom.template import HEAD_CENTRE, TEMPLATE_CENTRE, mni_to_template, smooth_field
 
-BLUR_MM = (0.35, 0.65)  # s.d. of the point spread
+BLUR_MM = (0.3, 0.6)  # s.d. of the point spread
 NOISE = (0.012, 0.065)  # s.d. of the Rician noise, white matter = 1
 GAIN = (150, 1500)
 # How many scans show each artefact.
@@ -32,7 +32,7 @@ def acquire(image, rng, *, spacing_mm=None, blood=None):
     rng : numpy.random.Generator
     spacing_mm : (slice, row, column) float, optional
         Of the scan, by default 1 mm: thick slices along any axis, such as (5, 0.9, 0.9). Signal is averaged over a
-        voxel, see `averaged`.
+        voxel, see `averaged`, which brings a label to the same grid (half a voxel and more is lesion).
     blood : array of the image's shape, optional
         Contrast that vessels add. Without it the scan has no flow ghosts.
 
@@ -119,7 +119,7 @@ def line_by_line(image, axis, kept=1.0, drift=None):
 def _motion(lines, rng):
     """Where the head is as each line is sampled: breathing, and in half the scans a jerk; still at the centre lines."""
     time = np.arange(lines) / lines
-    drift = rng.uniform(0.15, 0.7) * np.sin(2 * np.pi * (rng.uniform(3, 25) * time + rng.random()))
+    drift = rng.uniform(0.1, 0.6) * np.sin(2 * np.pi * (rng.uniform(3, 25) * time + rng.random()))
     if rng.random() < 0.5:
         drift += rng.uniform(-1.5, 1.5) * (time > rng.choice((-1, 1)) * rng.uniform(0.08, 0.35) + 0.5)
     return fft.ifftshift(drift - drift[lines // 2])

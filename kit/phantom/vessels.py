@@ -8,17 +8,17 @@ from scipy import interpolate, ndimage
 from kit.phantom.template import COARSE, mni_axes, mni_to_template
 from kit.phantom.vessel_trees import POINT_MM, along, draw_tubes, ground, grow, resampled, to_fluid
 
-CONTRAST = (1.0, 2.5)  # of blood in the sinuses with white matter, white matter = 1
+CONTRAST = (1.1, 2.8)  # of blood in the sinuses with white matter, white matter = 1
 OF_ARTERIES = (0.6, 1.0)  # the arteries' part of it
+ARTERY_LEAVES, VEIN_LEAVES = (1000, 2200), (1400, 3400)  # how many last branches a head has
 OF_REGION = np.array([1, 1, 0.4, 0.15, 0.3, 0])  # how densely branches end in each of `kit.phantom.template.REGIONS`
 WINDING_MM = 0.9  # s.d. of how far a named vessel swerves
 SIDES = (1, -1)  # of the head: the tables hold the right side
 SINUS_FRONT_MM, SINUS_BACK_MM = (1.3, 2.5), (4.0, 6.5)  # half width and depth of the superior sagittal sinus
 SPILL_MM = 2.5  # how far sinuses reach beyond the cavity, whose edge then cuts them
-ARTERY_LEAVES, VEIN_LEAVES = (1000, 2200), (1400, 3400)
-LEAF_MM, TRUNK_MM = (0.33, 0.35), 1.25  # radius: of the last branches, median and s.d. of the logarithm; the widest
+LEAF_MM, TRUNK_MM = (0.4, 0.35), 1.3  # radius: of the last branches, median and s.d. of the logarithm; the widest
 GRANULATIONS = 5  # of the sinuses' arachnoid, on average
-DVA, DVA_MM = 0.1, (6, 16)  # developmental venous anomaly: its probability (Brinjikji et al. 2017), its reach
+DVA, DVA_MM = 0.1, (6, 16)  # developmental venous anomaly: its probability, above that in patients, and its reach
 
 # Each line: radius at both ends in mm, how many trees grow from each side's, points (x, y, z) in MNI mm.
 # Those "in fluid" are drawn to the middle of the cistern or fissure that they run through.
@@ -117,6 +117,7 @@ def _density(land):
 
 
 def _joined(parts):
+    """Several (points, radii) as one."""
     return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
 
