@@ -32,6 +32,7 @@ LESIONS_PER_SCAN = (0, 0, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 4, 4, 5, 
 # Radii in mm: log-normal, mean 4.7 (thesis: 5; the cut at 15 mm costs 0.3); 38 % of the lesions below 30^3 mm3 are
 # smaller than 5^3 mm3 (thesis, ch. 5).
 RADIUS_MEDIAN_MM, RADIUS_LOG_SD, RADIUS_RANGE_MM = 3.9, 0.72, (1.0, 15.0)
+DEEP_MM = 15.0  # fluid below it is in ventricles, cisterns and large fissures, which lesions do not fill
 NARROW = ("brain stem", "deep grey")  # no place for large lesions
 SPLITS = (  # of each 12 patients, from those with the most lesions down
     *("train", "test", "train", "train", "validation", "train"),
@@ -235,7 +236,7 @@ def draw_scan(seed, radii_mm, growth=None, session=1):
     head = draw_head(np.random.default_rng([seed, 0]))
     lesions = draw_lesions(
         radii_mm, likely_places(head), np.random.default_rng([seed, 1]),
-        keep_out=~head.brain | (head.region == REGIONS["ventricles"]),
+        keep_out=~head.brain | (head.csf > 0.5) & (head.depth_mm > DEEP_MM),
         only_small=np.isin(head.region, [REGIONS[name] for name in NARROW]),
     )  # fmt: skip
     factors = np.ones(len(lesions)) if growth is None else growth

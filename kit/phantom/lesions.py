@@ -202,9 +202,11 @@ def draw_lobes(radius_mm, rng, irregular=1.0, bilobed=False):
     height = rng.standard_normal(6) * [1, 1, 0.6, 0.6, 0.25, 0.25]
     sigma = irregular * (0.045 + 0.0045 * radius_mm) * np.exp(0.25 * rng.standard_normal())
     height *= sigma / np.sqrt(np.sum(height**2 / (2 * orders + 1)))  # the mean square of a Legendre polynomial
-    lobes = np.column_stack([axes, orders, np.clip(height, -0.4, 0.4)])
-    twin = np.array([[*axes[0], 2, 0.27], [*axes[0], 4, 0.1]])
-    return np.vstack([lobes, twin]) if bilobed else lobes
+    lobes = np.column_stack([axes, orders, np.clip(height, -0.3, 0.3)])
+    if not bilobed:
+        return lobes
+    lobes[:, 4] *= 0.4
+    return np.vstack([lobes, [*axes[0], 2, 0.25], [*axes[0], 4, 0.1]])
 
 
 def _draw_nodules(rng):
