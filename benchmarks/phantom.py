@@ -7,7 +7,7 @@ import time
 import torch
 
 from kit.phantom import make_scan, plan_cohort
-from kit.phantom.template import template
+from kit.phantom.head.template import template
 
 
 def main(scans):

@@ -11,7 +11,7 @@ import torch
 from scipy import fft, ndimage
 from torch.nn import functional as F
 
-from kit.phantom.template import HEAD_CENTRE, TEMPLATE_CENTRE, mni_to_template, smooth_field
+from kit.phantom.head.template import HEAD_CENTRE, TEMPLATE_CENTRE, mni_to_template, smooth_field
 
 BLUR_MM = (0.3, 0.6)  # s.d. of the point spread
 NOISE = (0.012, 0.065)  # s.d. of the Rician noise, white matter = 1
@@ -22,7 +22,7 @@ IN_PLANE = (1, 2)  # the axes that phase may be encoded along
 HOLES = ((0, 34, -30), (0, 48, -26), (46, -26, -44), (-46, -26, -44))  # above sphenoid, ethmoid, both mastoids; MNI mm
 
 
-def acquire(image, rng, *, spacing_mm=None, blood=None):
+def acquire(image, rng, *, spacing_mm=(1, 1, 1), blood=None):
     """Scan a head.
 
     Parameters
@@ -30,8 +30,8 @@ def acquire(image, rng, *, spacing_mm=None, blood=None):
     image : (slice, row, column) float32 array
         Noise-free, 1 mm voxels, white matter = 1, air 0. Left as it is.
     rng : numpy.random.Generator
-    spacing_mm : (slice, row, column) float, optional
-        Of the scan, by default 1 mm: thick slices along any axis, such as (5, 0.9, 0.9). Signal is averaged over a
+    spacing_mm : (slice, row, column) float
+        Of the scan: thick slices along any axis, such as (5, 0.9, 0.9). Signal is averaged over a
         voxel, see `averaged`, which brings a label to the same grid (half a voxel and more is lesion).
     blood : array of the image's shape, optional
         Contrast that vessels add. Without it the scan has no flow ghosts.
@@ -53,9 +53,7 @@ def acquire(image, rng, *, spacing_mm=None, blood=None):
     if kept < 1 or drift is not None:
         image = line_by_line(image, phase_axis, kept, drift)
     image *= _sensitivity(image.shape, rng)
-    if spacing_mm is not None:
-        image = averaged(image, spacing_mm)
-    return np.round(np.exp(rng.uniform(*np.log(GAIN))) * _noisy(image, rng)).astype(np.int16)
+    return np.round(np.exp(rng.uniform(*np.log(GAIN))) * _noisy(averaged(image, spacing_mm), rng)).astype(np.int16)
 
 
 def averaged(volume, spacing_mm):

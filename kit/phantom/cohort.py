@@ -1,7 +1,8 @@
-"""Synthetic scans with known truth: heads from `kit.phantom.anatomy`, lesions after the thesis, an acquisition.
+"""Synthetic scans with known truth: heads from `kit.phantom.head`, lesions after the thesis, an acquisition.
 
 A phantom scan is made from its manifest row alone: `source` names the patient's seed, `lesion_radii_mm` the lesions,
-`growth` the factor on each radius at this session (0: not there yet). Made on first use, checked by a fingerprint.
+`growth` the factor on each radius at this session (0: not there yet), `spacing_mm` the voxel size along slice, row and
+column ("5;0.9;0.9"; 1 mm by default). Made on first use, checked by a fingerprint.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import torch
 from scipy import stats
 from tqdm.auto import tqdm
 
-from kit.phantom.acquisition import acquire
-from kit.phantom.anatomy import draw_head
+from kit.phantom.acquisition import acquire, averaged
+from kit.phantom.head.anatomy import draw_head
+from kit.phantom.head.template import REGIONS
 from kit.phantom.lesions import PhantomError, draw_lesions, implant, likely_places
 from kit.phantom.lookalikes import with_lookalikes
-from kit.phantom.template import REGIONS
 from kit.scans import is_phantom, lesion_table, replacing
 
 # Lesions per scan: the quantiles of this list, mean 2.7 (thesis, ch. 1).
@@ -146,7 +147,8 @@ def make_scan(row):
     """
     seed = int(row["source"].split(":")[1])
     radii, growth = (_numbers(row.get(column, "")) for column in ("lesion_radii_mm", "growth"))
-    image, label = draw_scan(seed, radii, growth or None, session=int(row["session"]))
+    spacing_mm = tuple(_numbers(row.get("spacing_mm", ""))) or (1.0, 1.0, 1.0)
+    image, label = draw_scan(seed, radii, growth or None, int(row["session"]), spacing_mm)
     found = fingerprint(image, label)
     wanted = row.get("fingerprint", "")
     if isinstance(wanted, str) and wanted and not same_fingerprint(found, wanted):
@@ -154,8 +156,8 @@ def make_scan(row):
             f"{row['image']}: the scan made from {row['source']} has the fingerprint {found!r}, the manifest says "
             f"{wanted!r}; take the manifest that came with this version of the kit, or clear its fingerprint column"
         )
-    _write(label.astype(np.uint8), row["label"])
-    _write(image, row["image"])  # last: an image that exists has its label
+    _write(label.astype(np.uint8), row["label"], spacing_mm)
+    _write(image, row["image"], spacing_mm)  # last: an image that exists has its label
     return found
 
 
@@ -167,10 +169,13 @@ def _is_made(row):
     return Path(row["image"]).exists() and Path(row["label"]).exists()
 
 
-def _write(array, path):
+def _write(array, path, spacing_mm):
     # (slice, row, column) runs to superior, posterior, left; the file's axes are left, posterior, superior
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
-    affine[:3, 3] = [127.5, 130.0, -75.0]
+    steps = np.array(spacing_mm, float)[::-1] * (-1, -1, 1)
+    affine = np.diag([*steps, 1.0])
+    affine[:3, 3] = (
+        np.array([128.0, 130.5, -75.5]) + steps / 2
+    )  # the outer corner of the first voxel stays in its place
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     image = nibabel.Nifti1Image(array.transpose(2, 1, 0), affine)
@@ -208,7 +213,7 @@ def same_fingerprint(one, other):
 # ------------------------------------------------------------------------------------------------------------ scans
 
 
-def draw_scan(seed, radii_mm, growth=None, session=1):
+def draw_scan(seed, radii_mm, growth=None, session=1, spacing_mm=(1, 1, 1)):
     """Draw one phantom scan.
 
     Parameters
@@ -221,11 +226,13 @@ def draw_scan(seed, radii_mm, growth=None, session=1):
         One factor a lesion, 0 for one that is not there yet; by default 1.
     session : int
         Noise, bias and receiver gain differ from session to session, the head's position does not.
+    spacing_mm : (slice, row, column) float
+        Voxel size of the scan: thick slices along any axis, such as (5, 0.9, 0.9) or (1, 1, 4).
 
     Returns
     -------
-    image : (160, 256, 256) int16 array
-        1 mm voxels, axes (slice, row, column).
+    image : (slice, row, column) int16 array
+        (160, 256, 256) at 1 mm.
     label : bool array of the same shape
 
     Raises
@@ -243,4 +250,5 @@ def draw_scan(seed, radii_mm, growth=None, session=1):
     grown = [replace(le, radius_mm=le.radius_mm * g) for le, g in zip(lesions, factors, strict=True) if g > 0]
     head = with_lookalikes(head, np.random.default_rng([seed, 3]), away_from=lesions)
     image, label = implant(head.image, grown, white_matter=1.0, tissue=head)
-    return acquire(image, np.random.default_rng([seed, 2, session])), label
+    image = acquire(image, np.random.default_rng([seed, 2, session]), spacing_mm=spacing_mm, blood=head.vessel)
+    return image, averaged(label.astype(np.float32), spacing_mm) >= 0.5

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
+from kit.phantom.head.template import REGIONS
 from kit.phantom.surroundings import darken, displace, noise, ramp
-from kit.phantom.template import REGIONS
 
 LARGE_MM = 6.0
 ATTEMPTS = 200  # at a place for a lesion, before there is no room

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from kit.phantom.head.template import REGIONS
 from kit.phantom.lesions import Lesion, draw_lobes, implant, place_drawer
 from kit.phantom.surroundings import around, noise, ramp
-from kit.phantom.template import REGIONS
 
 MENINGIOMA, INFARCT, LACUNES = (
     0.1,

@@ -5,7 +5,7 @@ import pytest
 
 from kit.phantom import acquisition
 from kit.phantom.acquisition import acquire, averaged, flow_ghosts, line_by_line, wrapped
-from kit.phantom.template import SHAPE
+from kit.phantom.head.template import SHAPE
 
 
 def block(shape=(8, 64, 48)):

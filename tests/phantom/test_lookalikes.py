@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from kit.phantom import Lesion
-from kit.phantom.anatomy import Head
+from kit.phantom.head.anatomy import Head
 from kit.phantom.lookalikes import add_infarct, add_lacunes, add_meningioma, with_lookalikes
 
 

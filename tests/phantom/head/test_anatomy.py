@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from kit.phantom.anatomy import draw_head
-from kit.phantom.deformation import draw_warp, full
-from kit.phantom.template import BOX_SHAPE, REGIONS, SHAPE, pull, template, to_grid
+from kit.phantom.head.anatomy import draw_head
+from kit.phantom.head.deformation import draw_warp, full
+from kit.phantom.head.template import BOX_SHAPE, REGIONS, SHAPE, pull, template, to_grid
 
 pytestmark = pytest.mark.slow
 

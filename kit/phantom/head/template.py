@@ -2,7 +2,7 @@
 
 Template space has 1 mm voxels and axes (slice, row, column). Positions in tables are MNI millimetres (x to the right, y
 to the front, z up), as in an atlas. The brain is the MNI152 2009a symmetric template (Fonov et al. 2011, NeuroImage
-54:313) as carried by nilearn; skull and face are drawn around it by `kit.phantom.skull`.
+54:313) as carried by nilearn; skull and face are drawn around it by `kit.phantom.head.skull`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nilearn import datasets
 from scipy import ndimage, spatial
 from torch.nn import functional as F
 
-from kit.phantom.skull import BASE_BACK, BASE_SIDE, BASE_TOP, head_outline, skull_base
+from kit.phantom.head.skull import BASE_BACK, BASE_SIDE, BASE_TOP, head_outline, skull_base
 
 SHAPE = (160, 256, 256)
 ORIGIN = np.array([72.0, 112.0, 98.0])  # template voxel of MNI (0, 0, 0)
@@ -73,7 +73,7 @@ class Template:
     maps: torch.Tensor  # at 1 mm: fractions of white and of grey matter, falx and tentorium
     region: torch.Tensor  # the numbers of REGIONS, 0 outside the brain
     coarse: torch.Tensor  # at 2 mm: as COARSE says
-    base: torch.Tensor  # the skull base at 1 mm, as `kit.phantom.skull.skull_base` says
+    base: torch.Tensor  # the skull base at 1 mm, as `kit.phantom.head.skull.skull_base` says
     base_cut: tuple  # slices of the template that `base` covers
     surface: np.ndarray  # voxels just outside the brain, (n, 3): where cortical vessels start
     core: np.ndarray  # voxels of white matter and deep sulci, (n, 3)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kit.phantom.skull import DEPTHS, FRACTIONS, SHELL_MM, head_outline, skull_base
+from kit.phantom.head.skull import DEPTHS, FRACTIONS, SHELL_MM, head_outline, skull_base
 
 
 @pytest.fixture(scope="module")

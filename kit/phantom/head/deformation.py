@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from kit.phantom.template import BOX, BOX_SHAPE, COARSE, HEAD_CENTRE, TEMPLATE_CENTRE, pull, smooth_field, to_grid
+from kit.phantom.head.template import BOX, BOX_SHAPE, COARSE, HEAD_CENTRE, TEMPLATE_CENTRE, pull, smooth_field, to_grid
 
 HALF = tuple(n // 2 for n in BOX_SHAPE)  # a warp is smooth: it is drawn at every second voxel
 # Waves of the whole head, and of the brain inside its skull: distance of the knots in half voxels, s.d. in mm.

@@ -17,7 +17,7 @@ from scipy import ndimage, sparse, spatial
 from scipy.sparse import csgraph
 from torch.nn import functional as F
 
-VENTRICLES = 5  # the number of `kit.phantom.template.REGIONS`
+VENTRICLES = 5  # the number of `kit.phantom.head.template.REGIONS`
 UNEVEN = 0.9  # s.d. of the logarithm of the ground's cost: what makes ways wind, and meet
 POINT_MM = 0.6  # distance of the points that a tube is drawn at
 
@@ -52,7 +52,7 @@ def ground(maps, region, coarse):
     Parameters
     ----------
     maps, region, coarse : torch.Tensor
-        Of `kit.phantom.template.Template`.
+        Of `kit.phantom.head.template.Template`.
 
     Returns
     -------

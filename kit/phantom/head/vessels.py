@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 from scipy import interpolate, ndimage
 
-from kit.phantom.template import COARSE, mni_axes, mni_to_template
-from kit.phantom.vessel_trees import POINT_MM, along, draw_tubes, ground, grow, resampled, to_fluid
+from kit.phantom.head.template import COARSE, mni_axes, mni_to_template
+from kit.phantom.head.trees import POINT_MM, along, draw_tubes, ground, grow, resampled, to_fluid
 
 CONTRAST = (1.1, 2.8)  # of blood in the sinuses with white matter, white matter = 1
 OF_ARTERIES = (0.6, 1.0)  # the arteries' part of it
 ARTERY_LEAVES, VEIN_LEAVES = (1000, 2200), (1400, 3400)  # how many last branches a head has
-OF_REGION = np.array([1, 1, 0.4, 0.15, 0.3, 0])  # how densely branches end in each of `kit.phantom.template.REGIONS`
+OF_REGION = np.array(
+    [1, 1, 0.4, 0.15, 0.3, 0]
+)  # how densely branches end in each of the REGIONS
 WINDING_MM = 0.9  # s.d. of how far a named vessel swerves
 SIDES = (1, -1)  # of the head: the tables hold the right side
 SINUS_FRONT_MM, SINUS_BACK_MM = (1.3, 2.5), (4.0, 6.5)  # half width and depth of the superior sagittal sinus
@@ -66,7 +68,7 @@ def draw_vessels(template, rng):
     Parameters
     ----------
     template : Template
-        As `kit.phantom.template.template` gives it.
+        As `kit.phantom.head.template.template` gives it.
     rng : numpy.random.Generator
 
     Returns

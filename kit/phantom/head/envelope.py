@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from kit.phantom.deformation import HALF, full
-from kit.phantom.skull import DEPTHS, FRACTIONS
-from kit.phantom.template import BOX_SHAPE, pull_points, smooth_field
+from kit.phantom.head.deformation import HALF, full
+from kit.phantom.head.skull import DEPTHS, FRACTIONS
+from kit.phantom.head.template import BOX_SHAPE, pull_points, smooth_field
 
 # Where the skull base of any head lies in BOX.
 BASE = (slice(0, 84), slice(0, 172), slice(14, 174))

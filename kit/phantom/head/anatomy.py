@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kit.phantom.deformation import draw_warp, full
-from kit.phantom.envelope import draw_envelope
-from kit.phantom.template import BOX, BOX_SHAPE, REGIONS, SHAPE, pull_points, smooth_field, stacked, template
-from kit.phantom.vessels import draw_vessels
+from kit.phantom.head.deformation import draw_warp, full
+from kit.phantom.head.envelope import draw_envelope
+from kit.phantom.head.template import BOX, BOX_SHAPE, REGIONS, SHAPE, pull_points, smooth_field, stacked, template
+from kit.phantom.head.vessels import draw_vessels
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,6 @@ def draw_head(rng):
     white, grey, sheet = pull_points(maps.maps, position) * cavity
     vessel, blood = pull_points(stacked(draw_vessels(maps, rng)), position) * cavity
     _open_sulci(white, grey, cavity, rng.normal(0, 0.25) + 0.8 * atrophy)
-    scar = take(_old_infarcts(here, region, coarse["outside"], rng))
-    white, grey = white * (1 - scar), grey * (1 - scar)
     brain = _brain(white, grey, cavity, region, take(texture), coarse, atrophy, field, rng)
     _enhance(brain, sheet, coarse, region, white + grey, field, rng)
     brain += vessel + blood * (1 - brain)  # `vessel` adds to white matter
@@ -97,24 +95,6 @@ def _open_sulci(white, grey, cavity, gain):
     np.minimum(left, 1 / tissue, out=left)
     white *= left
     grey *= left
-
-
-def _old_infarcts(here, region, outside, rng):
-    """How much of a voxel is an old infarct: lacunes in the deep grey nuclei and, seldom, a scar of the cortex."""
-    scar = np.zeros(BOX_SHAPE, np.float32)
-    radii = [rng.uniform(1.2, 3.5) for _ in range(rng.choice(4, p=(0.6, 0.2, 0.12, 0.08)))]
-    radii += [rng.uniform(5, 14)] if rng.random() < 0.1 else []
-    for radius in radii:
-        lacune = radius < 4
-        where = (region == REGIONS["deep grey" if lacune else "cerebrum"]) & (lacune | (np.abs(outside + 8) < 6))
-        centre = np.array(np.unravel_index(rng.choice(here[where]), BOX_SHAPE))
-        box = tuple(slice(max(int(c - 2 * radius), 0), int(c + 2 * radius) + 1) for c in centre)
-        offsets = [np.arange(n)[b] - c for n, b, c in zip(BOX_SHAPE, box, centre, strict=True)]
-        stretched = [(o * s) ** 2 for o, s in zip(offsets, rng.uniform(0.7, 1.3, 3), strict=True)]
-        away = np.sqrt(stretched[0][:, None, None] + stretched[1][:, None] + stretched[2])
-        depth = radius * (1 + 0.35 * smooth_field(rng, away.shape, 4)) - away
-        scar[box] = np.maximum(scar[box], np.clip(depth / 1.5 + 0.5, 0, rng.uniform(0.8, 1)))
-    return scar
 
 
 def _brain(white, grey, cavity, region, texture, coarse, atrophy, field, rng):

@@ -7,9 +7,9 @@ import pytest
 from scipy import ndimage
 
 from kit.phantom import vessels
-from kit.phantom.template import mni_to_template, template
-from kit.phantom.vessel_trees import draw_tubes, ground, grow, to_fluid
-from kit.phantom.vessels import draw_vessels
+from kit.phantom.head.template import mni_to_template, template
+from kit.phantom.head.trees import draw_tubes, ground, grow, to_fluid
+from kit.phantom.head.vessels import draw_vessels
 
 
 @cache

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from kit.phantom.template import COARSE, REGIONS, mni_to_template, pull_points, template
+from kit.phantom.head.template import COARSE, REGIONS, mni_to_template, pull_points, template
 
 
 def at(points_mm):
