@@ -48,4 +48,4 @@ def cohort_of(volume, label=(), healthy=(), spacing_mm=(1.0, 1.0, 1.0)):
     told = components(label).ravel()[lesion], depth_of(label).ravel()[lesion]
     healthy = np.flatnonzero(healthy).astype(np.int32) if np.size(healthy) else np.zeros(0, np.int32)
     facts = 0.0, 1.0, volume.size, float(volume.min()), tuple(spacing_mm)
-    return Cohort((PreparedScan("made", volume, lesion, healthy, *told, *facts),), None)
+    return Cohort((PreparedScan("made", volume, lesion, healthy, *told, *facts),), "scan")

@@ -9,7 +9,7 @@ from kit.experiments.runs import check_choices, check_device, open_run
 from kit.experiments.steps import choose_device
 from kit.experiments.training import EXAMPLES, PRECISIONS, train
 from kit.models import build
-from kit.samplers import SCHEMES, describe, draw, prepare, scheme_of
+from kit.samplers import AUGMENTATIONS, INTENSITIES, SCHEMES, describe, draw, prepare, scheme_of
 from kit.scans import SEARCHES, select
 
 # Two sizes of either way to train. `quick` takes a minute or two on a CPU: on segments more steps where it computes in
@@ -27,7 +27,6 @@ PROFILES = {
         "patches": {"budget": None, "epochs": None, "validation_patches": None},
     },
 }
-INTENSITIES = ("scan", "cohort")
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ def run_experiment(
     profile="quick",
     examples="segments",
     scheme="",
-    intensities="scan",
+    augment="none",
+    intensities="brain",
     search="head",
     seed=0,
     cache_dir=None,
@@ -93,9 +93,12 @@ def run_experiment(
         What the network learns from: see `kit.experiments.train`. "patches" is the thesis' way.
     scheme : str
         A name in `kit.samplers.SCHEMES` in place of the experiment's own, such as "hard-negatives"; "": its own.
-    intensities : {"scan", "cohort"}
-        Normalisation, see `kit.samplers.prepare`. The thesis has "cohort"; the default here is "scan", because MR
-        intensities have no unit and a network trained on one scanner's numbers is lost on another's.
+    augment : str
+        A name in `kit.samplers.AUGMENTATIONS`; the thesis has "none".
+    intensities : {"brain", "scan", "cohort"}
+        Normalisation, see `kit.samplers.prepare`. The thesis has "cohort"; the default here is "brain", because MR
+        intensities have no unit and a network trained on one scanner's numbers is lost on another's, and because
+        scans come with skull and without.
     search : {"head", "brain"}
         Where healthy voxels are drawn, see `kit.scans.search_region`.
     options
@@ -111,33 +114,34 @@ def run_experiment(
     Raises
     ------
     kit.experiments.RunError
-        Before any work, for an unknown experiment, profile, intensities, dtype, scheme or device; or if the folder
-        holds a run with other parameters.
+        Before any work, for an unknown experiment, profile, intensities, dtype, scheme, augmentation or device; or if
+        the folder holds a run with other parameters.
     kit.models.ModelError
         For a network that cannot be built.
     """
     check_common(profile, options.get("device", "auto"))
     if options.get("dtype", "auto") == "auto":
         options["dtype"] = best_dtype(options.get("device", "auto"))
-    words = {
-        "intensities": (intensities, INTENSITIES),
+    words = {"intensities": (intensities, INTENSITIES), "examples": (examples, EXAMPLES)}
+    words |= {
+        "search": (search, SEARCHES),
+        "augment": (augment, AUGMENTATIONS),
         "dtype": (options["dtype"], PRECISIONS),
-        "examples": (examples, EXAMPLES),
     }
-    check_choices(experiment=(name, EXPERIMENTS), search=(search, SEARCHES), **words)
+    check_choices(experiment=(name, EXPERIMENTS), **words)
     experiment = EXPERIMENTS[name]
     scheme = scheme or experiment.scheme
     check_choices(scheme=(scheme, SCHEMES))
     network = build(experiment.network, seed=seed)
     size = run_size(experiment, profile, options, examples=examples)
-    words = {"examples": examples, "scheme": scheme, "intensities": intensities, "search": search}
+    words = {"examples": examples, "scheme": scheme, "augment": augment, "intensities": intensities, "search": search}
     run = open_run(folder, {"experiment": name, **words, "seed": seed, **_decisive(size, examples)})
     cache = cache_dir or run.folder.parent / "cache"
     reading = {"intensities": intensities, "search": search, "progress": options.get("progress", True)}
     cohort = prepare(select(table, "train"), cache, **reading)
     validation = prepare(select(table, "validation"), cache, statistics=cohort.statistics, **reading)
     about = {"experiment": name, **words, **_priors(cohort, scheme), **_as_metadata(cohort.statistics)}
-    given = {"examples": examples, "scheme": scheme, "seed": seed, "run": run, "metadata": about}
+    given = {"examples": examples, "scheme": scheme, "augment": augment, "seed": seed, "run": run, "metadata": about}
     history = train(network, cohort, validation, **given, **size)
     return network, cohort.statistics, history
 
@@ -191,7 +195,7 @@ def _priors(cohort, scheme):
 
 
 def _as_metadata(statistics):
-    return {} if statistics is None else {"mean": repr(statistics[0]), "sd": repr(statistics[1])}
+    return {} if isinstance(statistics, str) else {"mean": repr(statistics[0]), "sd": repr(statistics[1])}
 
 
 def _decisive(size, examples):
@@ -200,7 +204,7 @@ def _decisive(size, examples):
     return {name: value for name, value in size.items() if name not in free}
 
 
-def first_epoch(name, table, folder, *, intensities="scan", seed=0, limit=2000):
+def first_epoch(name, table, folder, *, intensities="brain", seed=0, limit=2000):
     """Draw what an experiment is shown first when it learns patch by patch, described.
 
     Parameters

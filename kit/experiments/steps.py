@@ -43,7 +43,10 @@ FAR_MM = 5.0  # from a lesion: what is nearer is its border, which crops around 
 
 
 def learn_patches(network, optimizer, source, rows, settings, device, progress):
-    """One epoch over `rows`, patch by patch: train_loss and train_accuracy, as they were on the way, and its size."""
+    """One epoch over `rows`, patch by patch: train_loss and train_accuracy, as they were on the way, and its size.
+
+    `source` is a prepared cohort, or a `kit.samplers.Resident` one with the settings' `augment`.
+    """
     weight = torch.tensor(SCHEMES[settings["scheme"]].class_weights, device=device)
     total = torch.zeros(2, dtype=torch.float64, device=device)  # loss, correct
     network.train()
@@ -62,7 +65,7 @@ def learn_patches(network, optimizer, source, rows, settings, device, progress):
     if device.type == "cuda" and isinstance(source, Resident):  # else a thread works beside it, which recording forbids
         step = Replayed(step)
     with tqdm(total=len(rows), unit="patch", leave=False, disable=not progress) as bar:
-        for found, label in _prepared(source, rows, network, settings["batch_size"], device):
+        for found, label in _prepared(source, rows, network, settings, device):
             for batch, wanted in zip(*(t.split(settings["batch_size"]) for t in (found, label)), strict=True):
                 step(_channels_last(batch), wanted)
             if device.type == "cpu":  # elsewhere a look at the loss would make the host wait
@@ -249,10 +252,11 @@ def _segments(cohort, network, fragments, settings, epoch, hard, device):
         for part in count():
             rows = draw_segments(
                 cohort, settings["scheme"], settings["seed"], 1000 * epoch + part,
-                steps=DRAWN_STEPS, step=fragments.step, hard=hard,
+                steps=DRAWN_STEPS, step=fragments.step, hard=hard, augment=settings["augment"],
             )  # fmt: skip
+            reading = {"device": device, "augment": settings["augment"]}
             for _, some in rows.groupby("batch"):
-                yield some, *read_segments(cohort, some, network.patch_shape, fragments.step, device=device)
+                yield some, *read_segments(cohort, some, network.patch_shape, fragments.step, **reading)
 
     reading = read()
     with ThreadPoolExecutor(1) as ahead:
@@ -315,10 +319,11 @@ def _flops(function, *tensors):
     return counter.get_total_flops()
 
 
-def _prepared(source, rows, network, batch_size, device):
+def _prepared(source, rows, network, settings, device):
     """Rotated patches and labels for some batches at a time, the next ones being made while these are used."""
     side = network.training_shape[-1] - network.patch_shape[-1] + 1  # of a map of outputs: 1 for all but the FCN
-    read = _reader(source, rows, network.training_shape, side, device)
+    batch_size = settings["batch_size"]
+    read = _reader(source, rows, network.training_shape, side, device, settings["augment"])
     if isinstance(source, Resident):  # a device works ahead of its host by itself
         size = batch_size * RESIDENT_BATCHES
         yield from (read(start, start + size) for start in range(0, len(rows), size))
@@ -333,7 +338,7 @@ def _prepared(source, rows, network, batch_size, device):
         yield waiting.result()
 
 
-def _reader(source, rows, shape, side, device):
+def _reader(source, rows, shape, side, device, augment="none"):
     """From (start, stop) to those rows' patches (N, slice, row, column) and labels.
 
     Labels are (N,), or (N, side, side) for a map of outputs. All of a draw goes to the device at once.
@@ -347,7 +352,7 @@ def _reader(source, rows, shape, side, device):
         else:
             some = rows.iloc[start:stop]
             angles = some["angle"].to_numpy()
-            found = patches(source, some, shape, angles if angles.any() else None, device)
+            found = patches(source, some, shape, angles if angles.any() else None, device, augment)
             maps = label_maps(source, some, side, angles, device)
         return found, maps[:, 0, 0] if side == 1 else maps
 

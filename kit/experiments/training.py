@@ -21,7 +21,7 @@ from kit.experiments.steps import (
     segment_layout,
 )
 from kit.models import ModelError, save_weights
-from kit.samplers import Resident, draw, scheme_of
+from kit.samplers import Resident, augmentation_of, draw, scheme_of
 
 PRECISIONS = ("float32", "bfloat16")
 EXAMPLES = ("segments", "patches")
@@ -37,6 +37,7 @@ def train(
     *,
     examples="patches",
     scheme="balanced",
+    augment="none",
     epochs=20,
     patches_per_epoch=None,
     steps_per_epoch=200,
@@ -80,6 +81,9 @@ def train(
     examples : {"patches", "segments"}
     scheme : str
         A name in `kit.samplers.SCHEMES`; its class weights go into the loss, a batch's mean being a weighted one.
+    augment : str
+        A name in `kit.samplers.AUGMENTATIONS`: "none", the thesis' way, rotates only; "scanner" gives each crop or
+        patch other contrast, sharpness and noise, and takes the skull off some. It wants scans normalised by the brain.
     epochs : int
         With "patches", the most epochs; a run goes on where it ended when it is called again with more. With
         "segments", their number, which the learning rate depends on.
@@ -127,15 +131,17 @@ def train(
     ModelError
         If the loss is no longer a number, or for an unknown `dtype` or `examples`.
     kit.samplers.SamplerError
-        For an unknown scheme, or one that single patches cannot follow.
+        For an unknown scheme, or one that single patches cannot follow; for an unknown augmentation, or scans that are
+        not normalised by their brains.
     kit.experiments.RunError
         If the run's checkpoint comes from other settings.
     """
     _check_words(dtype=(dtype, PRECISIONS), examples=(examples, EXAMPLES))
+    augmentation_of(augment, cohort.statistics)
     device = choose_device(device)
     settings = {
         "network": network.name, "examples": examples, "scheme": scheme, "validation_patches": validation_patches,
-        "learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay,
+        "augment": augment, "learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay,
         "largest_gradient": largest_gradient, "dtype": dtype, "seed": seed,
         "training_scans": _fingerprint(cohort), "validation_scans": _fingerprint(validation),
     }  # fmt: skip
@@ -191,14 +197,15 @@ class _Patches:
         self.cohort, self.settings, self.device, self.progress = cohort, settings, device, progress
         self.patience = settings["patience"]
         self.resident = device.type == "cuda" if resident is None else resident
-        self.source = Resident(cohort, device) if self.resident else cohort
+        self.source = Resident(cohort, device, settings["augment"]) if self.resident else cohort
 
     def rate(self, now, epoch):
         return now
 
     def __call__(self, network, optimizer, epoch):
         scheme, seed, limit = (self.settings[name] for name in ("scheme", "seed", "patches_per_epoch"))
-        rows = draw(self.cohort, scheme, seed, epoch, limit=limit, batch_size=self.settings["batch_size"])
+        drawing = {"batch_size": self.settings["batch_size"], "augment": self.settings["augment"]}
+        rows = draw(self.cohort, scheme, seed, epoch, limit=limit, **drawing)
         return learn_patches(network, optimizer, self.source, rows, self.settings, self.device, self.progress)
 
 

@@ -13,12 +13,12 @@ from kit.scans import normalise
 class Detector:
     """A trained network with the intensities it was trained on.
 
-    `statistics` is the (mean, s.d.) of the training cohort, or None where each scan is normalised by its own. `shift`
-    is added to the logit of lesion, see `prior_shift`.
+    `statistics` is the (mean, s.d.) of the training cohort, or the word by which each scan is normalised by its own,
+    see `kit.scans.normalise`. `shift` is added to the logit of lesion, see `prior_shift`.
     """
 
     network: object
-    statistics: tuple | None = None
+    statistics: tuple | str = "scan"
     shift: float = 0.0
 
     @classmethod
@@ -47,11 +47,12 @@ class Detector:
                 "as for networks that learnt from hard negatives); load it with calibrated=False"
             )
         shift = prior_shift(float(about["lesion_share"]), float(about["prior"])) if calibrated else 0.0
-        return cls(network, (float(about["mean"]), float(about["sd"])) if "mean" in about else None, shift)
+        own = about.get("intensities", "scan")
+        return cls(network, (float(about["mean"]), float(about["sd"])) if "mean" in about else own, shift)
 
     def __call__(self, image, mask=None, **options):
-        """Map a raw image to a probability map, see `kit.models.probability_map`."""
-        image = normalise(image, *(self.statistics or (None, None)))
+        """Map a raw image, of 1 mm voxels, to a probability map, see `kit.models.probability_map`."""
+        image = normalise(image, self.statistics)
         return probability_map(self.network, image, mask, shift=self.shift, **options)
 
 

@@ -1,6 +1,17 @@
 """Which voxels a network is trained on, and what is read around them."""
 
-from kit.samplers.cache import BORDER, ERODED, ERODED_BORDER, Cohort, PreparedScan, SamplerError, depth_of, prepare
+from kit.samplers.augment import AUGMENTATIONS, TAKEN_OFF, Augmentation, augmentation_of, with_looks
+from kit.samplers.cache import (
+    BORDER,
+    ERODED,
+    ERODED_BORDER,
+    INTENSITIES,
+    Cohort,
+    PreparedScan,
+    SamplerError,
+    depth_of,
+    prepare,
+)
 from kit.samplers.draw import SCHEMES, WHY, Scheme, describe, draw, scheme_of, shell
 from kit.samplers.patches import label_maps, patches
 from kit.samplers.resident import Places, Resident

@@ -2,12 +2,13 @@
 
 Each scan becomes a float16 volume and lists of voxels (lesion, healthy and not black), so that memory does not grow
 with the number of scans. Which voxels of a lesion lie on its border, or would survive an erosion, is found
-once and kept with them, because every epoch asks for it.
+once and kept with them, because every epoch asks for it. The brain, which takes seconds to find, is added when scans
+are first normalised by it.
 """
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,20 @@ import torch
 from scipy.ndimage import binary_erosion, maximum_filter
 from tqdm.auto import tqdm
 
-from kit.scans import components, foreground, intensity_statistics, load_row, replacing, search_region
+from kit.samplers.brain import beyond_brain
+from kit.scans import (
+    brain_statistics,
+    components,
+    foreground,
+    intensity_statistics,
+    load_row,
+    replacing,
+    search_region,
+)
 
-PREPARATION = 2  # raise it when what is written to the cache changes: older files are then made anew
+PREPARATION = 3  # raise it when what is written to the cache changes: older files are then made anew
 LARGEST_PLANE = 51  # a lesion voxel with nothing but black in a plane of this width has no patch worth learning
+INTENSITIES = ("brain", "scan", "cohort")
 ARRAYS = ("volume", "lesion", "healthy", "component", "depth")
 BORDER, ERODED, ERODED_BORDER = 1, 2, 4  # bits of `PreparedScan.depth`
 
@@ -34,6 +45,9 @@ class PreparedScan:
     `volume` is float16 (slice, row, column), the scan in units of its own s.d. from its own mean; `lesion` and
     `healthy` are ascending int32 positions in the flattened volume; `component` (int32, the lesion's number) and
     `depth` (uint8, see `depth_of`) go with `lesion`; `mean` and `sd` are over its `voxels` non-black voxels.
+
+    Where scans were prepared with `intensities="brain"`, `brain` is `kit.scans.brain_statistics`, and `beyond` (int8
+    (slice, row, column)) says how many mm a voxel lies outside the brain, below 0 inside it and around lesions.
     """
 
     scan_id: str
@@ -47,6 +61,8 @@ class PreparedScan:
     voxels: int
     minimum: float
     spacing_mm: tuple = (1.0, 1.0, 1.0)
+    brain: tuple[float, float] | None = None
+    beyond: np.ndarray | None = None
 
     @property
     def label(self):
@@ -58,10 +74,10 @@ class PreparedScan:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Prepared scans and the normalisation they share; `statistics` is (mean, sd), or None if each has its own."""
+    """Prepared scans, and how they are normalised: `statistics` is (mean, sd) of all, or "scan" or "brain": its own."""
 
     scans: tuple[PreparedScan, ...]
-    statistics: tuple[float, float] | None
+    statistics: tuple[float, float] | str
 
     def __len__(self):
         return len(self.scans)
@@ -69,11 +85,11 @@ class Cohort:
     @property
     def scale_and_offset(self):
         """Two float32 arrays (scan,): `volume * scale + offset` is the normalised scan."""
-        if self.statistics is None:
+        if self.statistics == "scan":
             return np.ones(len(self), np.float32), np.zeros(len(self), np.float32)
-        mean, sd = self.statistics
-        scale = np.array([scan.sd / sd for scan in self.scans], np.float32)
-        return scale, np.array([(scan.mean - mean) / sd for scan in self.scans], np.float32)
+        wanted = [scan.brain if self.statistics == "brain" else self.statistics for scan in self.scans]
+        both = [(scan.sd / sd, (scan.mean - mean) / sd) for scan, (mean, sd) in zip(self.scans, wanted, strict=True)]
+        return tuple(np.array(both, np.float32).T.copy())
 
     def image(self, index):
         """The whole normalised scan, float32 (slice, row, column), as its patches see it."""
@@ -92,14 +108,15 @@ def prepare(table, cache_dir, *, intensities="cohort", statistics=None, search="
     cache_dir : path
         Made if missing. A scan is found again by its files' path, size and time of change; what a killed
         preparation left is kept, and a damaged file is made anew.
-    intensities : {"cohort", "scan"}
+    intensities : {"cohort", "scan", "brain"}
         "cohort" is the thesis' way: one mean and one s.d. over the non-black voxels of all training scans
-        (section 5.2). "scan": each scan by its own.
+        (section 5.2). "scan": each scan by its own. "brain": each scan by its brain alone, see
+        `kit.scans.brain_statistics`, so that a brain has the same values with skull and without.
     statistics : (mean, sd), optional
         With "cohort": use these, the training cohort's `statistics`, for validation and test scans.
     search : {"head", "brain"}
-        Where healthy voxels are drawn in scans without a `mask`, see `kit.scans.search_region`. Intensities are
-        normalised by the whole head in either case.
+        Where healthy voxels are drawn in scans without a `mask`, see `kit.scans.search_region`. It says nothing of
+        how intensities are normalised.
 
     Returns
     -------
@@ -109,18 +126,18 @@ def prepare(table, cache_dir, *, intensities="cohort", statistics=None, search="
     Raises
     ------
     SamplerError
-        If the table is empty or `intensities` is not one of the two words.
+        If the table is empty or `intensities` is not one of the three words.
     ScanError
         If a file cannot be used, or `search` is another word.
     """
-    if intensities not in ("cohort", "scan"):
-        raise SamplerError(f"intensities is {intensities!r}; choose 'cohort' (one mean and s.d.) or 'scan'")
+    if intensities not in INTENSITIES:
+        raise SamplerError(f"intensities is {intensities!r}; choose one of {', '.join(INTENSITIES)}")
     if len(table) == 0:
         raise SamplerError("no scans to prepare: the table has no rows; check the split's name and the manifest")
     rows = tqdm(table.to_dict("records"), desc="preparing scans", unit="scan", disable=not progress)
-    scans = tuple(_prepared(row, Path(cache_dir), search) for row in rows)
-    if intensities == "scan":
-        return Cohort(scans, None)
+    scans = tuple(_prepared(row, Path(cache_dir), search, intensities == "brain") for row in rows)
+    if intensities != "cohort":
+        return Cohort(scans, intensities)
     return Cohort(scans, tuple(statistics) if statistics is not None else _pooled_statistics(scans))
 
 
@@ -146,13 +163,20 @@ def _pooled_statistics(scans):
     return float(pooled), float(np.sqrt(np.average(sd**2 + (mean - pooled) ** 2, weights=voxels)))
 
 
-def _prepared(row, cache_dir, search):
+def _prepared(row, cache_dir, search, with_brain):
     folder = cache_dir / _key(row, search)
     try:
-        return _open(folder, row["scan_id"])
+        scan = _open(folder, row["scan_id"])
     except (OSError, ValueError, KeyError):  # missing or damaged: made anew
         _make(row, folder, search)
-        return _open(folder, row["scan_id"])
+        scan = _open(folder, row["scan_id"])
+    if not with_brain:
+        return scan
+    try:
+        return _open_brain(folder, scan)
+    except (OSError, ValueError, KeyError):
+        _make_brain(row, folder)
+        return _open_brain(folder, scan)
 
 
 def _key(row, search):
@@ -187,6 +211,15 @@ def _make(row, folder, search):
         part.write_text(json.dumps(facts))
 
 
+def _make_brain(row, folder):
+    scan = load_row(row)
+    brain, unit = brain_statistics(scan.image, scan.spacing_mm)
+    beyond = beyond_brain(scan.image, (brain, unit), scan.spacing_mm, scan.label)
+    _write(folder / "beyond.npy", beyond)
+    with replacing(folder / "brain.json") as part:
+        part.write_text(json.dumps([brain, unit]))
+
+
 def _write(path, array):
     with replacing(path) as part:
         np.save(part, array)
@@ -212,6 +245,11 @@ def _open(folder, scan_id):
     facts = json.loads((folder / "facts.json").read_text())
     arrays = {name: _map(folder / f"{name}.npy") for name in ARRAYS}
     return PreparedScan(scan_id=scan_id, **arrays, **facts | {"spacing_mm": tuple(facts["spacing_mm"])})
+
+
+def _open_brain(folder, scan):
+    brain = tuple(json.loads((folder / "brain.json").read_text()))
+    return replace(scan, brain=brain, beyond=_map(folder / "beyond.npy"))
 
 
 def _map(path):

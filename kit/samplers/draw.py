@@ -15,6 +15,7 @@ import pandas as pd
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
+from kit.samplers.augment import with_looks
 from kit.samplers.cache import BORDER, ERODED, ERODED_BORDER, SamplerError
 from kit.samplers.patches import contains
 from kit.scans import nearest
@@ -67,7 +68,7 @@ SCHEMES = {  # a row added here, from anywhere, is a scheme like the others
 }
 
 
-def draw(cohort, scheme="balanced", seed=0, epoch=0, limit=None, batch_size=32):
+def draw(cohort, scheme="balanced", seed=0, epoch=0, limit=None, batch_size=32, augment="none"):
     """The patches of one epoch as a table, in the order in which they are visited.
 
     Every lesion voxel once, and `negatives_per_positive` times as many healthy non-black voxels, drawn uniformly
@@ -88,6 +89,8 @@ def draw(cohort, scheme="balanced", seed=0, epoch=0, limit=None, batch_size=32):
         each epoch, with healthy voxels in the scheme's proportion: a whole epoch is beyond a quick run on a CPU.
     batch_size : int
         Rows k * batch_size and those after it are one batch.
+    augment : str or Augmentation
+        A name in `kit.samplers.AUGMENTATIONS`; but for "none" rows have the columns of `kit.samplers.with_looks` too.
 
     Returns
     -------
@@ -99,14 +102,14 @@ def draw(cohort, scheme="balanced", seed=0, epoch=0, limit=None, batch_size=32):
     Raises
     ------
     SamplerError
-        For an unknown scheme, or a cohort without lesion or healthy voxels to draw from.
+        For an unknown scheme or augmentation, or a cohort without lesion or healthy voxels to draw from.
 
     Examples
     --------
     >>> from kit.samplers.cache import Cohort, PreparedScan
     >>> volume, lesion, one = np.eye(3, dtype=np.float16)[None], np.array([0, 4]), np.ones(2, int)
     >>> scan = PreparedScan("s1", volume, lesion, np.arange(5, 9), one, one, 0, 1, 9, 0)
-    >>> rows = draw(Cohort((scan,), None), seed=7)
+    >>> rows = draw(Cohort((scan,), "scan"), seed=7)
     >>> rows[["scan", "slice", "row", "column"]][rows.label].sort_values("row").values.tolist()
     [['s1', 0, 0, 0], ['s1', 0, 1, 1]]
     """
@@ -128,7 +131,8 @@ def draw(cohort, scheme="balanced", seed=0, epoch=0, limit=None, batch_size=32):
     negatives = np.sort(rng.integers(0, pool, count * scheme.negatives_per_positive))
     table = pd.concat([positives, _rows(cohort, healthy, negatives, "healthy"), partners], ignore_index=True)
     table = table.iloc[_in_batches(table["pair"].to_numpy(), batch_size, rng)].reset_index(drop=True)
-    return table.assign(angle=rng.uniform(-ROTATION_DEGREES, ROTATION_DEGREES, len(table)).astype(np.float32))
+    table = table.assign(angle=rng.uniform(-ROTATION_DEGREES, ROTATION_DEGREES, len(table)).astype(np.float32))
+    return with_looks(table, augment, [seed, epoch, 4])
 
 
 def describe(cohort, rows):

@@ -21,9 +21,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from kit.samplers.augment import TAKEN_OFF, augmentation_of, with_looks
 from kit.samplers.cache import BORDER, ERODED, ERODED_BORDER
 from kit.samplers.draw import ROTATION_DEGREES, scheme_of, shell
-from kit.samplers.patches import patches
+from kit.samplers.patches import patches, placed
 
 CROPS, COUNT = 8, 16  # crops of a step; voxels of the lattice along a crop's side
 AROUND = ("lesion", "voxel", "tissue", "hard")
@@ -44,7 +45,7 @@ class Lattice(NamedTuple):
     size: np.ndarray
 
 
-def draw_segments(cohort, scheme="balanced", seed=0, epoch=0, *, steps, step, hard=None, count=COUNT):
+def draw_segments(cohort, scheme="balanced", seed=0, epoch=0, *, steps, step, hard=None, count=COUNT, augment="none"):
     """The crops of some steps as a table, one row a crop, in the order in which they are learnt from.
 
     Half of a step's crops lie around lesions, drawn by lesion and by voxel in turn, half around tissue; with `hard`,
@@ -64,6 +65,8 @@ def draw_segments(cohort, scheme="balanced", seed=0, epoch=0, *, steps, step, ha
         Hard negatives: scan (position in the cohort), slice, row, column.
     count : int
         Voxels of the lattice along a crop's side.
+    augment : str or Augmentation
+        A name in `kit.samplers.AUGMENTATIONS`; but for "none" rows have the columns of `kit.samplers.with_looks` too.
 
     Returns
     -------
@@ -74,7 +77,7 @@ def draw_segments(cohort, scheme="balanced", seed=0, epoch=0, *, steps, step, ha
     Raises
     ------
     SamplerError
-        For an unknown scheme.
+        For an unknown scheme or augmentation.
     """
     scheme, rng = scheme_of(scheme), np.random.default_rng([seed, epoch, 1])
     words = np.tile(_words(hard is not None and len(hard) > 0), steps)
@@ -87,13 +90,14 @@ def draw_segments(cohort, scheme="balanced", seed=0, epoch=0, *, steps, step, ha
     table = pd.DataFrame(voxel, columns=["slice", "row", "column"]).assign(scan=scan, around=words, twin=False)
     table["batch"] = np.repeat(np.arange(steps), CROPS)
     table["angle"] = rng.uniform(-ROTATION_DEGREES, ROTATION_DEGREES, len(table)).astype(np.float32)
+    table = with_looks(table, augment, [seed, epoch, 4])
     if scheme.pair_distance:
         table = _with_twins(table, cohort, scheme, rng)
     names = [one.scan_id for one in cohort.scans]
     return table.assign(scan=pd.Categorical.from_codes(table.scan, names), around=pd.Categorical(table.around, AROUND))
 
 
-def read_segments(cohort, rows, patch_shape, step, *, count=COUNT, device="cpu"):
+def read_segments(cohort, rows, patch_shape, step, *, count=COUNT, device="cpu", augment="none"):
     """Crops and what their lattices' voxels are.
 
     Parameters
@@ -103,19 +107,25 @@ def read_segments(cohort, rows, patch_shape, step, *, count=COUNT, device="cpu")
         Rows of `draw_segments`.
     patch_shape : (slices, rows, columns)
         Of the network's patches: the first voxel of the lattice has its patch in the crop's first corner.
-    step, count
+    step, count, augment
         As in `draw_segments`.
 
     Returns
     -------
     torch.Tensor, Lattice
         float32 (crop, slice, row, column), rotated without invented corners (see `kit.samplers.patches`); a turned
-        voxel lies between voxels of the scan and is what the nearest of them is.
+        voxel lies between voxels of the scan and is what the nearest of them is. What an augmentation takes off with
+        the skull is NOTHING.
     """
     depth, patch, _ = patch_shape
     side = patch + step * (count - 1)
     angles = rows["angle"].to_numpy()
-    return patches(cohort, rows, (depth, side, side), angles, device), _lattice(cohort, rows, patch, side, step, count)
+    crops = patches(cohort, rows, (depth, side, side), angles, device, augment)
+    lattice = _lattice(cohort, rows, patch, side, step, count)
+    if augmentation_of(augment) is not None:
+        line = slice(patch // 2, patch // 2 + step * count, step)
+        lattice.kind[(crops[:, depth // 2, line, line] == TAKEN_OFF).cpu().numpy()] = NOTHING
+    return crops, lattice
 
 
 def choose(lattice, twin, scheme, rng, probability=None):
@@ -226,8 +236,10 @@ def _negatives(healthy, wanted, hard, rng, probability):
 def _lattice(cohort, rows, patch, side, step, count):
     line = patch // 2 + step * np.arange(count) - side // 2  # from the crop's middle to the lattice's lines
     turn = np.deg2rad(rows["angle"].to_numpy(float))[:, None, None]
-    row = rows["row"].to_numpy()[:, None, None] + np.rint(line[:, None] * np.cos(turn) + line * np.sin(turn))
-    column = rows["column"].to_numpy()[:, None, None] + np.rint(line * np.cos(turn) - line[:, None] * np.sin(turn))
+    mirror, zoom = (v.astype(float)[:, None, None] for v in placed(rows))
+    down, right = zoom * line[:, None], zoom * mirror * line
+    row = rows["row"].to_numpy()[:, None, None] + np.rint(down * np.cos(turn) + right * np.sin(turn))
+    column = rows["column"].to_numpy()[:, None, None] + np.rint(right * np.cos(turn) - down * np.sin(turn))
     kind, depth = (np.zeros((len(rows), count, count), np.uint8) for _ in range(2))
     size = np.zeros(kind.shape, np.int64)
     which, slices = rows["scan"].cat.codes.to_numpy(), rows["slice"].to_numpy()

@@ -1,5 +1,6 @@
 """The head in a scan: what of it is no air, where lesions are looked for, and the intensities that normalise it."""
 
+import hashlib
 import importlib.util
 import warnings
 from functools import cache
@@ -26,6 +27,11 @@ MARGIN_MM = 8.0  # of synthetic brains nothing lies beyond it; of a real cerebel
 FAR_MM, STRIPPED = 12.0, 0.05  # of a skull-stripped brain, less than this share lies so far from the template's
 SIMILAR = 0.5  # correlation with the template: whole heads reach 0.6 to 0.9
 PIECE = 0.01  # of the largest piece's voxels: a smaller piece of the foreground is noise
+DEEP_MM = 10.0  # so deep in the brain lie no skull and no meninges, even where the fit is some mm off
+BRAIN_UNIT = (
+    0.4  # of the way from air to brain is 1 after normalisation by the brain: air is -2.5, as by the whole head
+)
+FITS_KEPT = 8  # fits of the latest scans: to search, to normalise and to map a scan ask for the same one
 
 
 def search_region(scan, row, search="head") -> np.ndarray:
@@ -97,20 +103,10 @@ def brain_mask(image, spacing_mm=(1.0, 1.0, 1.0)) -> np.ndarray:
     """
     image, spacing_mm = np.asarray(image), checked_spacing(spacing_mm)
     head = foreground(image)
-    if not head.any():
-        return head
-    similarity, to_template = _fit_template(image, head, spacing_mm)
-    beyond = _beyond_template(to_template, image.shape, spacing_mm)
-    if np.count_nonzero(head & (beyond > FAR_MM)) < STRIPPED * np.count_nonzero(head):
-        return head
-    if similarity < SIMILAR:
-        warnings.warn(
-            f"no brain is found (correlation with the template {max(similarity, 0):.2f}, needed {SIMILAR}): all of the "
-            "head is searched; look whether the scan shows a whole head in right voxel sizes, or give a mask",
-            stacklevel=2,
-        )
-        return head
-    return head & (beyond <= MARGIN_MM)
+    beyond, found = _look_for_brain(image, head, spacing_mm)
+    if found == "none":
+        _warn("all of the head is searched", stacklevel=3)
+    return head & (beyond <= MARGIN_MM) if found == "inside" else head
 
 
 SEARCHES = {"head": lambda image, spacing_mm: foreground(image), "brain": brain_mask}
@@ -132,23 +128,110 @@ def intensity_statistics(image, mask=None) -> tuple[float, float]:
     return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
 
 
-def normalise(image, mean=None, sd=None) -> np.ndarray:
-    """`(image - mean) / sd`, float32 (slice, row, column); by default with the scan's own `intensity_statistics`.
+def brain_statistics(image, spacing_mm=(1.0, 1.0, 1.0)) -> tuple[float, float]:
+    """Intensity of the brain, and how much of it is one unit: the same with skull and without, to a few per cent.
 
-    ScanError where only one of `mean` and `sd` is given, or they are not finite, or `sd` is not above 0.
+    The first is the median of tissue at least 10 mm deep in the brain; fluid, which is less than half as bright as the
+    rest, is left out, so that wide ventricles do not count, and lesions and vessels are too few to. The second is 0.4
+    of its distance from air, so that a scan is normalised to ratios of signals: air -2.5, brain 0, and what is half as
+    bright again as the brain 1.25. The spread of the brain's own intensities is no such unit, because scanners
+    differ twofold in the contrast of grey and white matter.
+
+    Parameters
+    ----------
+    image : (slice, row, column) array
+        In any intensities, which may be negative (z-scored scans). Air is the 1st percentile of all but `foreground`.
+    spacing_mm : (slice, row, column) float
+
+    Warns
+    -----
+    UserWarning
+        No brain is found (see `brain_mask`): instead of 10 mm deep in the brain, tissue is looked for at least half as
+        far from the air as the innermost voxel.
+
+    Raises
+    ------
+    ScanError
+        Where the image holds no head, or the brain is no brighter than air.
+    """
+    image, spacing_mm = np.asarray(image), checked_spacing(spacing_mm)
+    head = foreground(image)
+    if not head.any():
+        raise ScanError("no voxel is brighter than air; give a scan of a head")
+    beyond, found = _look_for_brain(image, head, spacing_mm)
+    if found == "none":
+        _warn("intensities are normalised by the innermost part of the head", stacklevel=3)
+    deep = image[head & (beyond <= -DEEP_MM) if found == "inside" else _inner(head, spacing_mm, found)]
+    air = float(np.percentile(image[~head], 1)) if not head.all() else float(image.min())
+    middle = np.median(deep) if deep.size else air
+    brain = float(np.median(deep[deep > (air + middle) / 2])) if middle > air else air
+    if brain <= air:
+        raise ScanError(f"the brain's intensity {brain:g} is not above that of air, {air:g}; give a T1-weighted head")
+    return brain, BRAIN_UNIT * (brain - air)
+
+
+STATISTICS = {"scan": lambda image, spacing_mm: intensity_statistics(image), "brain": brain_statistics}
+
+
+def normalise(image, statistics="scan", spacing_mm=(1.0, 1.0, 1.0)) -> np.ndarray:
+    """`(image - mean) / sd`, float32 (slice, row, column).
+
+    Parameters
+    ----------
+    image : (slice, row, column) array
+    statistics : {"scan", "brain"} or (mean, sd)
+        The scan's own `intensity_statistics` or `brain_statistics`, or a training cohort's.
+    spacing_mm : (slice, row, column) float
+        By which "brain" finds the brain.
+
+    Raises
+    ------
+    ScanError
+        For another word, or where `mean` and `sd` are not finite, or `sd` is not above 0.
 
     Examples
     --------
-    >>> normalise(np.array([[[1.0, 3.0]]]), mean=1, sd=2)
+    >>> normalise(np.array([[[1.0, 3.0]]]), (1, 2))
     array([[[0., 1.]]], dtype=float32)
     """
-    if (mean is None) != (sd is None):
-        raise ScanError(f"mean is {mean} and sd is {sd}; give both (a training cohort's) or neither (the scan's own)")
-    if mean is None:
-        mean, sd = intensity_statistics(image)
+    if isinstance(statistics, str):
+        if statistics not in STATISTICS:
+            raise ScanError(f"statistics is {statistics!r}; choose one of {', '.join(STATISTICS)}, or give (mean, sd)")
+        statistics = STATISTICS[statistics](image, spacing_mm)
+    mean, sd = statistics
     if not (np.isfinite(mean) and np.isfinite(sd) and sd > 0):
         raise ScanError(f"mean is {mean} and sd is {sd}; both must be finite and sd above 0")
     return ((np.asarray(image, np.float32) - np.float32(mean)) / np.float32(sd)).astype(np.float32, copy=False)
+
+
+def _warn(what, stacklevel):
+    warnings.warn(
+        f"no brain is found (correlation with the template below {SIMILAR}): {what}; look whether the scan shows a "
+        "whole head in right voxel sizes, or give a mask",
+        stacklevel=stacklevel,
+    )
+
+
+def _look_for_brain(image, head, spacing_mm):
+    """How far (mm) voxels lie from the fitted template's brain, and whether the brain is "inside" the head, is all of
+    it ("stripped"), or "none" is found."""
+    if not head.any():
+        return np.zeros(head.shape, np.float32), "stripped"
+    similarity, to_template = _fit_once(image, head, spacing_mm)
+    beyond = _beyond_template(to_template, image.shape, spacing_mm)
+    if np.count_nonzero(head & (beyond > FAR_MM)) < STRIPPED * np.count_nonzero(head):
+        return beyond, "stripped"
+    return beyond, "inside" if similarity >= SIMILAR else "none"
+
+
+def _inner(head, spacing_mm, found):
+    """Voxels well inside a brain without skull, or the innermost of a head; what lies beyond the scan is no air."""
+    steps = np.maximum(spacing_mm, TEMPLATE_MM)
+    coarse = [max(round(n * s / step), 1) for n, s, step in zip(head.shape, spacing_mm, steps, strict=True)]
+    solid = resample(head.astype(np.float32), spacing_mm, coarse, steps) > 0.5
+    depth = ndimage.distance_transform_edt(solid, steps).astype(np.float32)
+    least = min(DEEP_MM, depth.max() / 2) if found == "stripped" else depth.max() / 2
+    return head & (resample(depth, steps, head.shape, spacing_mm) >= least)
 
 
 def _large_pieces(mask):
@@ -195,6 +278,19 @@ def _template():
     places = 2 * np.argwhere(beyond[::2, ::2, ::2] <= SHELL_MM)
     blurred = np.pad(ndimage.gaussian_filter(t1, 1), pad) / t1.max()
     return (places - _centre(beyond.shape)) * TEMPLATE_MM, blurred[tuple(places.T)], beyond
+
+
+_FITS = {}  # of the latest scans, by their content
+
+
+def _fit_once(image, head, spacing_mm):
+    """`_fit_template`, remembered: a fit takes seconds, to recognise a scan milliseconds."""
+    key = image.shape, tuple(spacing_mm), hashlib.sha1(np.ascontiguousarray(image, np.float32)).digest()
+    if key not in _FITS:
+        while len(_FITS) >= FITS_KEPT:
+            del _FITS[next(iter(_FITS))]
+        _FITS[key] = _fit_template(image, head, spacing_mm)
+    return _FITS[key]
 
 
 def _fit_template(image, head, spacing_mm):
@@ -271,7 +367,7 @@ def _affine(p):
 
 def _correlation(a, b):
     a, b = a - a.mean(), b - b.mean()
-    return (a @ b) / np.sqrt((a @ a) * (b @ b) + 1e-12)
+    return (a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum() + 1e-12)  # whatever the number of threads
 
 
 def _centre(shape):

@@ -477,10 +477,10 @@ def test_a_loaded_detector_normalises_as_its_training_did(tmp_path):
     mask = np.zeros(image.shape, bool)
     mask[12, 48, 40:60] = True
     network = build("A", seed=0)
-    for metadata, statistics in (({"mean": "300.0", "sd": "80.0"}, (300.0, 80.0)), ({}, None)):
+    for metadata, statistics in (({"mean": "300.0", "sd": "80.0"}, (300.0, 80.0)), ({}, "scan")):
         save_weights(network, tmp_path / "a.safetensors", metadata)
         detector = Detector.load("A", tmp_path / "a.safetensors")
         assert detector.statistics == statistics
         expected = Detector(network, statistics)(image, mask)
         np.testing.assert_array_equal(detector(image, mask), expected)
-    assert normalise(image, 300.0, 80.0).mean() != pytest.approx(normalise(image).mean())
+    assert normalise(image, (300.0, 80.0)).mean() != pytest.approx(normalise(image).mean())

@@ -20,7 +20,7 @@ def test_statistics_are_those_of_all_non_black_voxels_of_the_training_scans(coho
 
 def test_validation_scans_are_normalised_with_the_training_statistics(files, tmp_path):
     cohort = prepare(files[:1], tmp_path, statistics=(250.0, 50.0), progress=False)
-    wanted = normalise(make_scan(1)[0], 250.0, 50.0)
+    wanted = normalise(make_scan(1)[0], (250.0, 50.0))
     np.testing.assert_allclose(cohort.image(0), wanted, atol=0.01, rtol=1e-3)
 
 
@@ -118,7 +118,7 @@ def test_lesion_codes_choose_what_is_lesion(tmp_path):
 def test_what_cannot_be_prepared_is_refused_with_a_remedy(files, tmp_path):
     with pytest.raises(SamplerError, match="has no rows"):
         prepare(files[:0], tmp_path)
-    with pytest.raises(SamplerError, match="intensities is 'raw'; choose 'cohort'"):
+    with pytest.raises(SamplerError, match="intensities is 'raw'; choose one of brain, scan, cohort"):
         prepare(files, tmp_path, intensities="raw")
     with pytest.raises(ScanError, match=r"gone\.nii"):
         prepare(files[:1].assign(image=str(tmp_path / "gone.nii")), tmp_path, progress=False)

@@ -58,7 +58,7 @@ def test_normalised_scans_have_zero_mean_and_unit_deviation_over_their_head():
     assert result[head].mean() == pytest.approx(0, abs=1e-4)
     assert result[head].std() == pytest.approx(1, abs=1e-4)
     mean, sd = intensity_statistics(image, head)
-    np.testing.assert_allclose(normalise(image, mean, sd), (image - mean) / sd, atol=1e-5)
+    np.testing.assert_allclose(normalise(image, (mean, sd)), (image - mean) / sd, atol=1e-5)
 
 
 def test_statistics_that_do_not_exist_are_refused():
@@ -66,10 +66,10 @@ def test_statistics_that_do_not_exist_are_refused():
         intensity_statistics(np.ones((2, 3, 4)))
     with pytest.raises(ScanError, match="0 foreground voxels"):
         intensity_statistics(VOXELS, np.zeros(VOXELS.shape))
-    with pytest.raises(ScanError, match="give both"):
-        normalise(VOXELS, mean=1)
+    with pytest.raises(ScanError, match="statistics is 'head'; choose one of scan, brain"):
+        normalise(VOXELS, "head")
     with pytest.raises(ScanError, match="sd above 0"):
-        normalise(VOXELS, mean=1, sd=0)
+        normalise(VOXELS, (1, 0))
 
 
 @pytest.mark.parametrize(
