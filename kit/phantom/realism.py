@@ -22,8 +22,10 @@ from kit.scans.head import fit_template
 INSIDE_MM = 6.0  # below the surface of the fitted brain: an affine fit leaves skull above it
 LESION_MM = 6.0  # around lesions nothing counts as healthy
 MAP_MM, MAP_BLUR_MM = 2.0, 3.0  # grid of the tissue maps, and the blur that stands for gyri in other places
-DARK, BRIGHT = 0.05, 1.5  # of the brain's median: tissue lies between; beyond are air and bone, fat and vessels
-EVEN_MM = 24.0  # s.d. of the blur that finds coil sensitivity
+TISSUE = 0.35, 1.4  # of the brain's median: grey and white matter lie between
+DARK, BRIGHT = 0.05, 1.5  # of the same: what the classes are fitted to; beyond are air and bone, fat and vessels
+EVEN_MM, THIN_MM = 24.0, 3.0  # s.d. of the blur that finds coil sensitivity; distance of the voxels it is found from
+BONE_MM, CLOSE_MM, COARSE_MM = 3.0, 10.0, 2.0  # the brain: without bridges of less than 2 * 3 mm; fissures closed
 RUN_MM = 48.0  # length of the runs whose power spectrum is taken
 SLOPE_BAND = (0.06, 0.4)  # cycles per mm
 SMALL_MM, SMALL_BRIGHT, SMALL_MM3 = 7.0, 1.25, 5.0  # vessels: thinner, brighter, and larger than noise
@@ -189,8 +191,9 @@ def compare_scans(table, *, progress=True):
         tissue, name = see_tissue(scan.image, scan.label, scan.spacing_mm), {"scan_id": row["scan_id"]}
         scans.append(name | measure_scan(tissue))
         spectra.append(spectrum(tissue).assign(**name))
-        if scan.label is not None and scan.label.any():
-            lesions.append(measure_lesions(tissue, scan.label).assign(**name))
+        label = np.zeros(scan.image.shape, bool) if scan.label is None else scan.label
+        lesions.append(measure_lesions(tissue, label).assign(**name))
+    lesions = [part for part in lesions if len(part)] or lesions[:1]
     return pd.DataFrame(scans), pd.concat(lesions, ignore_index=True), pd.concat(spectra, ignore_index=True)
 
 
@@ -199,13 +202,13 @@ def compare_scans(table, *, progress=True):
 
 @cache
 def _tissue_maps():
-    """Fluid, grey and white matter of the template: (3, slice, row, column) in [0, 1] at 2 mm, and its brain, bool."""
+    """The template at 2 mm: fluid, grey and white matter (3, slice, row, column) in [0, 1]; depth in its brain (mm)."""
     loaders = datasets.load_mni152_template, datasets.load_mni152_gm_template, datasets.load_mni152_wm_template
     files = [load(resolution=2) for load in loaders]
     t1, grey, white = (from_file_axes(np.asarray(file.dataobj, np.float32), file.affine) for file in files)
     brain = ndimage.binary_fill_holes(t1 > 0.05)
     maps = np.stack([(brain - grey - white).clip(0), grey * brain, white * brain])
-    inside = ndimage.distance_transform_edt(brain) * MAP_MM
+    inside = (ndimage.distance_transform_edt(brain) - ndimage.distance_transform_edt(~brain)) * MAP_MM
     return np.stack([ndimage.gaussian_filter(one, MAP_BLUR_MM / MAP_MM) for one in maps]), inside.astype(np.float32)
 
 
@@ -218,29 +221,59 @@ def _priors(image, spacing):
     coarse = [max(round(n * s / step), 1) for n, s, step in zip(image.shape, spacing, steps, strict=True)]
     matrix, shift = to_template[:, :3] * steps / MAP_MM, to_template[:, 3] / MAP_MM
     shift = shift + (np.array(inside.shape) - 1) / 2 - matrix @ ((np.array(coarse) - 1) / 2)
-    bring = [ndimage.affine_transform(one, matrix, shift, tuple(coarse), order=1) for one in (*maps, inside)]
+    bring = [
+        ndimage.affine_transform(one, matrix, shift, tuple(coarse), order=1, mode="nearest") for one in (*maps, inside)
+    ]
     *priors, depth = (resample(one, tuple(steps), image.shape, spacing) for one in bring)
     size = np.cbrt(np.linalg.det(to_template[:, :3]))
     priors = np.stack(priors) + np.float32(0.03)
-    return similarity, priors / priors.sum(0), head & (depth > INSIDE_MM * size)
+    depth = np.where(head, depth / size, -np.inf)
+    return similarity, priors / priors.sum(0), (depth > INSIDE_MM) & _within_tissue(image - image.min(), depth, spacing)
+
+
+def _within_tissue(image, depth, spacing):
+    """Voxels within the one large piece of brain tissue: where the template fits badly, skull and scalp fall away."""
+    thin = tuple(slice(None, None, max(round(COARSE_MM / s), 1)) for s in spacing)
+    steps = [s * part.step for s, part in zip(spacing, thin, strict=True)]
+    image_, depth_ = image[thin], depth[thin]
+    middle = np.median(image_[depth_ > INSIDE_MM])
+    tissue = (depth_ > -INSIDE_MM) & (image_ > TISSUE[0] * middle) & (image_ < TISSUE[1] * middle)
+    pieces, count = ndimage.label(ndimage.distance_transform_edt(tissue, sampling=steps) > BONE_MM)
+    if not count:
+        return np.ones(image.shape, bool)
+    largest = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
+    wide = _filled(ndimage.distance_transform_edt(~largest, sampling=steps) <= CLOSE_MM)
+    within = ndimage.distance_transform_edt(wide, sampling=steps) > CLOSE_MM
+    for axis, part in enumerate(thin):
+        within = within.repeat(part.step, axis).take(range(image.shape[axis]), axis)
+    return within
 
 
 def _even_scale(image, healthy, priors, spacing, rounds=4):
-    """White matter's intensity everywhere (its level times coil sensitivity), and means and s.d. of the classes."""
-    gain = np.full(image.shape, 1, np.float32)
-    sample = np.zeros(image.shape, bool)
-    sample[::2, ::2, ::2] = healthy[::2, ::2, ::2]
-    middle = np.median(image[sample])
-    sample &= (image > DARK * middle) & (image < BRIGHT * middle)
+    """White matter's intensity everywhere (its level times coil sensitivity), and means and s.d. of the classes.
+
+    All is found on every fourth voxel, `thin`; only the gain is brought back to all of them.
+    """
+    thin = tuple(slice(None, None, max(round(THIN_MM / s), 1)) for s in spacing)
+    image_, healthy_, priors_ = image[thin], healthy[thin], priors[(slice(None), *thin)]
+    middle = np.median(image_[healthy_])
+    sample = healthy_ & (image_ > DARK * middle) & (image_ < BRIGHT * middle)
+    sigma = [EVEN_MM / (s * part.step) for s, part in zip(spacing, thin, strict=True)]
+    gain = np.ones(image_.shape, np.float32)
     for _ in range(rounds):
-        means, sds = _mixture((image / gain)[sample], priors[:, sample])
-        weight = healthy * (priors[2] + 0.02) * np.exp(-0.5 * ((image / gain - means[2]) / sds[2]) ** 2)
-        gain = gain * np.exp(_smooth(np.log(np.maximum(image / gain / means[2], 0.2)), weight, spacing))
-    means, sds = _mixture((image / gain)[sample], priors[:, sample])
+        even = image_ / gain
+        means, sds = _mixture(even[sample], priors_[:, sample])
+        weight = healthy_ * (priors_[2] + 0.02) * np.exp(-0.5 * ((even - means[2]) / sds[2]) ** 2)
+        step = np.log(np.maximum(even / means[2], 0.2)) * weight
+        total, mass = (ndimage.gaussian_filter(one.astype(np.float32), sigma) for one in (step, weight))
+        gain *= np.exp(total / np.maximum(mass, 1e-5))
+    means, sds = _mixture((image_ / gain)[sample], priors_[:, sample])
+    for axis, part in enumerate(thin):
+        gain = _interpolated(gain, np.arange(image.shape[axis]) / part.step, axis)
     return gain * np.float32(means[2]), (means / means[2], sds / means[2])
 
 
-def _mixture(values, priors, rounds=40):
+def _mixture(values, priors, rounds=30):
     """Means and s.d. of three Gaussian classes with a prior for each value: (3,), (3,)."""
     weights = priors**4
     means = (weights * values).sum(1) / weights.sum(1)
@@ -255,19 +288,8 @@ def _mixture(values, priors, rounds=40):
     return means, sds
 
 
-def _smooth(values, weight, spacing, step=4):
-    """A weighted blur over `EVEN_MM`, on every fourth voxel."""
-    thin = (slice(None, None, step),) * 3
-    sigma = [EVEN_MM / s / step for s in spacing]
-    total, mass = (ndimage.gaussian_filter(a[thin].astype(np.float32), sigma) for a in (values * weight, weight))
-    coarse = total / np.maximum(mass, 1e-5)
-    places = [np.arange(n) / step for n in values.shape]
-    for axis, at in enumerate(places):
-        coarse = _interpolated(coarse, at, axis)
-    return coarse
-
-
 def _interpolated(array, at, axis):
+    """Values between the places of one axis, linearly."""
     low = np.minimum(at.astype(int), array.shape[axis] - 1)
     high = np.minimum(low + 1, array.shape[axis] - 1)
     share = (at - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(array.ndim)])
