@@ -1,13 +1,14 @@
 """Scans, labels and manifests: read, checked, oriented, measured."""
 
 from kit.scans.files import ScanError, read_grid, read_label, read_map, replacing, write_table
-from kit.scans.grid import Grid, cut_box, frame, resample, same_grid
+from kit.scans.grid import Grid, cut_box, frame, from_file_axes, resample, same_grid
 from kit.scans.head import (
     BRAIN_UNIT,
     SEARCHES,
     STATISTICS,
     brain_mask,
     brain_statistics,
+    fit_template,
     foreground,
     intensity_statistics,
     normalise,

@@ -217,7 +217,7 @@ def _look_for_brain(image, head, spacing_mm):
     it ("stripped"), or "none" is found."""
     if not head.any():
         return np.zeros(head.shape, np.float32), "stripped"
-    similarity, to_template = _fit_once(image, head, spacing_mm)
+    similarity, to_template = fit_template(image, head, spacing_mm)
     beyond = _beyond_template(to_template, image.shape, spacing_mm)
     if np.count_nonzero(head & (beyond > FAR_MM)) < STRIPPED * np.count_nonzero(head):
         return beyond, "stripped"
@@ -283,8 +283,24 @@ def _template():
 _FITS = {}  # of the latest scans, by their content
 
 
-def _fit_once(image, head, spacing_mm):
-    """`_fit_template`, remembered: a fit takes seconds, to recognise a scan milliseconds."""
+def fit_template(image, head, spacing_mm):
+    """Bring the MNI152 brain onto a scan by an affine map; that of the latest scans is remembered, since it takes seconds.
+
+    Parameters
+    ----------
+    image : (slice, row, column) array
+        T1-weighted, in any intensities.
+    head : (slice, row, column) bool array
+        Its `foreground`.
+    spacing_mm : (slice, row, column) float
+
+    Returns
+    -------
+    similarity : float
+        Correlation of the fitted brain with the scan; whole heads reach 0.6 to 0.9.
+    to_template : (3, 4) array
+        From the scan to the template, both in mm from the middle of their array, axes (slice, row, column).
+    """
     key = image.shape, tuple(spacing_mm), hashlib.sha1(np.ascontiguousarray(image, np.float32)).digest()
     if key not in _FITS:
         while len(_FITS) >= FITS_KEPT:
@@ -294,7 +310,7 @@ def _fit_once(image, head, spacing_mm):
 
 
 def _fit_template(image, head, spacing_mm):
-    """How alike the scan and the fitted template are (a correlation), and the (3, 4) map from scan to template, mm."""
+    """`fit_template`, anew."""
     places, intensities, _ = _template()
     low, solid = _evened(image, head, spacing_mm)
     origin = _start(solid)
