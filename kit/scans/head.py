@@ -284,7 +284,7 @@ _FITS = {}  # of the latest scans, by their content
 
 
 def fit_template(image, head, spacing_mm):
-    """Bring the MNI152 brain onto a scan by an affine map; that of the latest scans is remembered, since it takes seconds.
+    """Bring the MNI152 brain onto a scan by an affine map. That of the latest scans is remembered: it takes seconds.
 
     Parameters
     ----------
