@@ -24,6 +24,24 @@ def make_scan(seed, lesions=3, shape=SHAPE):
     return (image + 500 * label).astype(np.float32), label
 
 
+def drawn_head(spacing_mm, stripped=False):
+    """(image, brain, scalp): ellipsoids in mm: cerebrum with a ventricle and cerebellum, dark skull, scalp and face."""
+    shape = np.ceil(np.array([200, 230, 190]) / spacing_mm).astype(int)
+    mm = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing_mm, strict=True)]
+    up, back, left = mm[0][:, None, None] - 15, mm[1][None, :, None], mm[2][None, None, :]
+
+    def ball(slices, rows, columns, *, below=0, behind=0):
+        return ((up + below) / slices) ** 2 + ((back - behind) / rows) ** 2 + (left / columns) ** 2 < 1
+
+    brain = ball(58, 82, 66) & (up > -45) | ball(30, 30, 48, below=40, behind=40)
+    skull = ball(66, 90, 74, below=4)
+    outer = ball(74, 98, 82, below=4) | ball(90, 70, 60, below=60) & (up < 0)
+    tissue = np.select([ball(14, 30, 14), brain, skull, outer], [0.3, 1.0, 0.1, 1.3], 0.0)
+    noise = np.random.default_rng(0).normal(0, 0.03, (2, *shape))
+    image = np.hypot(tissue + noise[0], noise[1])
+    return (np.where(brain, image, 0) if stripped else image).astype(np.float32), brain, outer & ~skull
+
+
 def save(array, path):
     """Write a (slice, row, column) array as NIfTI and return the path as text."""
     nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(array.T), AFFINE), path)
@@ -40,12 +58,17 @@ def write_cohort(folder, seeds, **given):
     return pd.DataFrame(rows)
 
 
-def cohort_of(volume, label=(), healthy=(), spacing_mm=(1.0, 1.0, 1.0)):
-    """A prepared cohort of one scan, from an array and its label (an array, or nothing), its own normalisation."""
+def cohort_of(volume, label=(), healthy=(), spacing_mm=(1.0, 1.0, 1.0), beyond=None):
+    """A prepared cohort of one scan, from an array and its label (an array, or nothing), normalised as it is.
+
+    With `beyond` (mm outside the brain) it counts as normalised by its brain.
+    """
     volume = np.asarray(volume, np.float16)
     label = np.zeros(volume.shape, bool) if np.size(label) == 0 else np.asarray(label, bool)
     lesion = np.flatnonzero(label).astype(np.int32)
     told = components(label).ravel()[lesion], depth_of(label).ravel()[lesion]
     healthy = np.flatnonzero(healthy).astype(np.int32) if np.size(healthy) else np.zeros(0, np.int32)
     facts = 0.0, 1.0, volume.size, float(volume.min()), tuple(spacing_mm)
-    return Cohort((PreparedScan("made", volume, lesion, healthy, *told, *facts),), "scan")
+    if beyond is None:
+        return Cohort((PreparedScan("made", volume, lesion, healthy, *told, *facts),), "scan")
+    return Cohort((PreparedScan("made", volume, lesion, healthy, *told, *facts, (0.0, 1.0), beyond),), "brain")

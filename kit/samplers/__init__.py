@@ -15,4 +15,4 @@ from kit.samplers.cache import (
 from kit.samplers.draw import SCHEMES, WHY, Scheme, describe, draw, scheme_of, shell
 from kit.samplers.patches import label_maps, patches
 from kit.samplers.resident import Places, Resident
-from kit.samplers.segments import AROUND, COUNT, CROPS, HEALTHY, Lattice, choose, draw_segments, read_segments
+from kit.samplers.segments import AROUND, COUNT, CROPS, HEALTHY, NOTHING, Lattice, choose, draw_segments, read_segments

@@ -21,7 +21,7 @@ import torch
 from kit.samplers.cache import SamplerError
 from kit.scans import BRAIN_UNIT, nearest
 
-TAPS = 3  # of a blur's kernel to either side
+TAPS = 2  # of a blur's kernel to either side: two s.d. of the widest
 BIAS_MM = 60.0  # from a crop's middle to where its bias reaches the drawn strength
 TAKEN_OFF = -1 / BRAIN_UNIT  # of what is taken off with the skull, after normalisation: air
 BRIGHTEST = 6.0  # a power would blow up what is brighter: vessels and fat
@@ -192,8 +192,11 @@ def _thicken(signal, thick_mm, phase):
     """Slices as interpolated from thick ones, means over their thickness; the crop's last slices go on for ever."""
     depth = signal.shape[1]
     weights = torch.from_numpy(_thick_weights(depth, thick_mm, phase)).to(signal.device)  # (N, slice, of slices)
-    slices = [sum(weights[:, k, j, None, None] * signal[:, j] for j in range(depth)) for k in range(depth)]
-    return torch.stack(slices, dim=1)
+    found = torch.zeros_like(signal)
+    for k in range(depth):
+        for j in range(depth):
+            found[:, k].addcmul_(signal[:, j], weights[:, k, j, None, None])
+    return found
 
 
 def _thick_weights(depth, thick_mm, phase):
@@ -221,12 +224,14 @@ def _thick_weights(depth, thick_mm, phase):
 
 def _blur(signal, sd):
     """In-plane Gaussian of the s.d. of each crop, in voxels; the borders go on for ever."""
-    taps = _gaussian(sd)
+    taps = [_column(tap, signal) for tap in _gaussian(sd)[TAPS:]]  # from the middle outwards
     for axis in (-2, -1):
         size = signal.shape[axis]
         at = torch.arange(-TAPS, size + TAPS, device=signal.device).clamp_(0, size - 1)
         padded = signal.index_select(axis, at)
-        signal = sum(_column(tap, signal) * padded.narrow(axis, k, size) for k, tap in enumerate(taps))
+        signal = signal * taps[0]
+        for k, tap in enumerate(taps[1:], 1):
+            signal.addcmul_(padded.narrow(axis, TAPS - k, size) + padded.narrow(axis, TAPS + k, size), tap)
     return signal
 
 

@@ -28,7 +28,7 @@ class Places(NamedTuple):
         """The rows of `kit.samplers.draw` as tensors on a device."""
         voxel = rows[["slice", "row", "column"]].to_numpy(np.int64)
         parts = rows["scan"].cat.codes.to_numpy(np.int64), voxel, rows["angle"].to_numpy(np.float32), *placed(rows)
-        look = np.asarray(rows.get("look", np.zeros(len(rows), np.int64)))
+        look = np.array(rows.get("look", np.zeros(len(rows), np.int64)))
         return cls(*(torch.from_numpy(np.array(part)).to(device) for part in parts), torch.from_numpy(look))
 
     def part(self, some):

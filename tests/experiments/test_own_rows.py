@@ -28,6 +28,7 @@ from kit.models import NETWORKS, Detector, Network, layer_table, network_table
 from kit.samplers import SCHEMES, Scheme
 
 SIZE = {"examples": "patches", "budget": 96, "epochs": 2, "validation_patches": 16, "device": "cpu", "progress": False}
+SIZE |= {"intensities": "scan"}  # these heads hold no brain
 NAMES = ["Tiny-Five", "Tiny-Pairs"]
 
 

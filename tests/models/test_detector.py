@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from small_scans import drawn_head
 
 from kit.models import Detector, ModelError, build, prior_shift, probability_map, save_weights
+from kit.scans import normalise
 
 
 def odds(p):
@@ -35,6 +37,28 @@ def test_weights_that_do_not_tell_their_prior_and_shares_out_of_range_are_refuse
         Detector.load("A", tmp_path / "A.safetensors", calibrated=True)
     with pytest.raises(ModelError, match="prior is 0"):
         prior_shift(0.5, 0)
+
+
+@pytest.mark.parametrize(
+    ("about", "statistics"),
+    [
+        ({"intensities": "brain"}, "brain"),
+        ({"intensities": "scan"}, "scan"),
+        ({}, "scan"),
+        ({"intensities": "cohort", "mean": "3.5", "sd": "2"}, (3.5, 2.0)),
+    ],
+)
+def test_scans_are_normalised_by_the_word_of_the_weights(tmp_path, about, statistics):
+    save_weights(build("A", seed=0), tmp_path / "A.safetensors", about)
+    detector = Detector.load("A", tmp_path / "A.safetensors")
+    assert detector.statistics == statistics
+    if statistics == "brain":
+        image, _, _ = drawn_head((4, 4, 4))
+        seen = np.repeat(np.repeat(np.repeat(image, 4, 0), 4, 1), 4, 2)[:, 30:-30, 30:-30]
+        mask = np.zeros(seen.shape, bool)
+        mask[100, 60, 40:44] = True
+        expected = probability_map(detector.network, normalise(seen, "brain"), mask)
+        np.testing.assert_array_equal(detector(seen, mask), expected)
 
 
 def test_a_lattice_of_a_map_holds_the_whole_maps_values():

@@ -31,6 +31,31 @@ def test_scan_intensities_give_every_scan_mean_0_and_sd_1(files, tmp_path):
         assert (values.mean(), values.std()) == pytest.approx((0, 1), abs=1e-3)
 
 
+def test_brain_intensities_are_found_once_and_made_anew_where_they_are_damaged(files, tmp_path, monkeypatch):
+    beyond, asked = np.arange(SHAPE[0], dtype=np.int8)[:, None, None] * np.ones(SHAPE, np.int8), []
+
+    def found(*given):
+        asked.append(given)
+        return 250.0, 40.0
+
+    monkeypatch.setattr(prepared, "brain_statistics", found)
+    monkeypatch.setattr(prepared, "beyond_brain", lambda *given: beyond)
+    plain = prepare(files[:1], tmp_path, intensities="scan", progress=False)
+    for times in (1, 1):
+        cohort = prepare(files[:1], tmp_path, intensities="brain", progress=False)
+        wanted = normalise(make_scan(1)[0], (250.0, 40.0))
+        np.testing.assert_allclose(cohort.image(0), wanted, atol=0.01, rtol=1e-3)
+        np.testing.assert_array_equal(cohort.scans[0].beyond, beyond)
+        assert (cohort.statistics, cohort.scans[0].brain, len(asked)) == ("brain", (250.0, 40.0), times)
+    assert plain.scans[0].brain is plain.scans[0].beyond is None
+    for times, name in ((2, "beyond.npy"), (3, "brain.json")):
+        (path,) = tmp_path.glob(f"*/{name}")
+        path.write_bytes(path.read_bytes()[:-5])
+        again = prepare(files[:1], tmp_path, intensities="brain", progress=False)
+        np.testing.assert_array_equal(again.scans[0].beyond, beyond)
+        assert len(asked) == times
+
+
 def test_raw_intensities_up_to_65535_survive_float16(tmp_path):
     image, _ = make_scan(1)
     row = {"scan_id": "s", "image": save(image * (65535 / image.max()), tmp_path / "s.nii"), "label": ""}

@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
+from small_scans import drawn_head
 
 from kit.phantom import draw_scan
+from kit.phantom.acquisition import acquire
+from kit.phantom.anatomy import draw_head
 from kit.scans import (
     ScanError,
     brain_mask,
+    brain_statistics,
     components,
     foreground,
     intensity_statistics,
@@ -87,24 +91,6 @@ def test_foreground_of_real_scans_is_as_large_as_a_head(name, low, high, shared_
 # ------------------------------------------------------------------------------------------------------------- brain
 
 
-def drawn_head(spacing_mm, stripped=False):
-    """(image, brain, scalp): ellipsoids in mm: cerebrum with a ventricle and cerebellum, dark skull, scalp and face."""
-    shape = np.ceil(np.array([200, 230, 190]) / spacing_mm).astype(int)
-    mm = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing_mm, strict=True)]
-    up, back, left = mm[0][:, None, None] - 15, mm[1][None, :, None], mm[2][None, None, :]
-
-    def ball(slices, rows, columns, *, below=0, behind=0):
-        return ((up + below) / slices) ** 2 + ((back - behind) / rows) ** 2 + (left / columns) ** 2 < 1
-
-    brain = ball(58, 82, 66) & (up > -45) | ball(30, 30, 48, below=40, behind=40)
-    skull = ball(66, 90, 74, below=4)
-    outer = ball(74, 98, 82, below=4) | ball(90, 70, 60, below=60) & (up < 0)
-    tissue = np.select([ball(14, 30, 14), brain, skull, outer], [0.3, 1.0, 0.1, 1.3], 0.0)
-    noise = np.random.default_rng(0).normal(0, 0.03, (2, *shape))
-    image = np.hypot(tissue + noise[0], noise[1])
-    return (np.where(brain, image, 0) if stripped else image).astype(np.float32), brain, outer & ~skull
-
-
 @pytest.mark.parametrize("spacing_mm", [(2, 2, 2), (5, 1.5, 1.5)])
 def test_the_brain_of_a_drawn_head_is_found_without_most_of_its_scalp_and_face(spacing_mm):
     image, brain, scalp = drawn_head(spacing_mm)
@@ -137,6 +123,67 @@ def test_a_scan_is_searched_in_its_own_mask_or_by_the_word(write_image):
     np.testing.assert_array_equal(search_region(scan, {"mask": mask}, "brain"), scan.image > 0.5)
     with pytest.raises(ScanError, match="search is 'skull'; choose one of head, brain"):
         search_region(scan, {}, "skull")
+
+
+# ------------------------------------------------------------------------------------- normalisation by the brain
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1, 0), (0.7, -3), (900, 50)])
+def test_normalised_by_the_brain_a_scan_is_the_same_with_skull_and_without_in_any_units(scale, offset):
+    (whole, brain, _), (stripped, _, _) = (drawn_head((2, 2, 2), stripped) for stripped in (False, True))
+    whole, stripped = (normalise(image * scale + offset, "brain", (2, 2, 2)) for image in (whole, stripped))
+    np.testing.assert_allclose(whole[brain], stripped[brain], atol=0.05)
+    assert np.median(whole[brain]) == pytest.approx(0, abs=0.05)
+    assert stripped.min() == pytest.approx(-2.5, abs=0.01)
+
+
+def test_by_the_whole_head_it_is_not():
+    (whole, brain, _), (stripped, _, _) = (drawn_head((2, 2, 2), stripped) for stripped in (False, True))
+    assert abs(np.median(normalise(whole)[brain]) - np.median(normalise(stripped)[brain])) > 0.3
+
+
+def test_lesions_vessels_and_wide_ventricles_do_not_move_the_brains_statistics():
+    image, brain, _ = drawn_head((2, 2, 2))
+    wanted = brain_statistics(image, (2, 2, 2))
+    middle = np.array(image.shape) // 2
+    balls = [sum((g - m) ** 2 for g, m in zip(np.indices(image.shape), middle + at, strict=True)) for at in (-12, 14)]
+    image[brain & (balls[0] < 10**2)] = 2.5  # 4 cm, bright
+    image[brain & (balls[1] < 12**2)] = 0.3  # 5 cm, fluid
+    image[:, middle[1] :: 9, middle[2] :: 9][brain[:, middle[1] :: 9, middle[2] :: 9]] = 4
+    np.testing.assert_allclose(brain_statistics(image, (2, 2, 2)), wanted, rtol=0.02)
+
+
+def test_a_scan_without_a_brain_is_normalised_by_its_innermost_part_with_a_warning():
+    image, _, _ = drawn_head((2, 2, 2))
+    with pytest.warns(UserWarning, match="no brain is found.*innermost part"):
+        brain, unit = brain_statistics(image[48:60])
+    assert (brain, unit) == pytest.approx((1, 0.4), rel=0.05)
+
+
+def test_a_scan_of_nothing_has_no_brain_to_be_normalised_by():
+    with pytest.raises(ScanError, match="no voxel is brighter than air"):
+        brain_statistics(np.zeros((3, 4, 5)))
+
+
+def test_a_brain_is_fitted_once_however_often_it_is_asked_for(monkeypatch):
+    image, _, _ = drawn_head((4, 4, 4))
+    wanted = brain_mask(image, (4, 4, 4)), brain_statistics(image, (4, 4, 4))
+    monkeypatch.setattr("kit.scans.head._fit_template", None)
+    np.testing.assert_array_equal(brain_mask(image.copy(), (4, 4, 4)), wanted[0])
+    assert brain_statistics(image, (4, 4, 4)) == wanted[1]
+    with pytest.raises(TypeError):
+        brain_statistics(image + 1, (4, 4, 4))
+
+
+@pytest.mark.slow
+def test_of_a_synthetic_head_the_brain_is_the_same_with_skull_and_without():
+    head = draw_head(np.random.default_rng([7, 0]))
+    whole = acquire(head.image, np.random.default_rng([7, 2, 1])).astype(np.float32)
+    stripped = np.where(head.brain, whole, 0)
+    apart = normalise(stripped, "brain")[head.brain] - normalise(whole, "brain")[head.brain]
+    assert abs(apart).mean() < 0.05
+    apart = normalise(stripped)[head.brain] - normalise(whole)[head.brain]
+    assert abs(apart).mean() > 0.15
 
 
 @pytest.mark.slow
