@@ -15,6 +15,7 @@ COARSE_VOXELS = 27  # below it sigma_r says more of the grid than of the lesion
 COARSENESS = (f"below {COARSE_VOXELS} voxels", f"{COARSE_VOXELS} voxels and more")
 LIGHT = np.array([0.8, -0.45, -0.4])  # towards the lamp: (slice, row, column), length 1
 RELATIVE = "intensity (median of the head = 1)"
+FREQUENCIES = (0.02, 0.05, 0.1, 0.2, 0.5)  # cycles per mm
 WHITE = "intensity (air 0, white matter 1)"
 REAL_COLOURS, REAL_MARKERS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY), "os^Dv"
 PHANTOM = {"color": GREY, "marker": "o", "alpha": 0.6, "label": "phantom"}
@@ -133,6 +134,9 @@ def compare_looks(axes, scans, spectra):
     axes[0].axvline(1, color=PALE)
     axes[0].set_yticks([])
     axes[4].set_ylim(axes[3].get_ylim()[0] / 10, axes[3].get_ylim()[1])
+    for ax in axes[3:5]:
+        ax.set_xticks(FREQUENCIES, FREQUENCIES)
+        ax.minorticks_off()
     labelled(axes[0], "Fluid and grey matter, mean and s.d.", WHITE, "scans")
     labelled(axes[1], "Noise", "s.d. of white matter", "s.d. of the noise")
     labelled(
@@ -145,7 +149,7 @@ def compare_looks(axes, scans, spectra):
 
 
 def compare_lesions(axes, lesions, scans):
-    """Draw what lesions of phantom and real scans look like over their size, a panel a property.
+    """Draw what lesions of 27 voxels and more look like in phantom and real scans, over their size, a panel a property.
 
     Parameters
     ----------
@@ -160,7 +164,7 @@ def compare_lesions(axes, lesions, scans):
     }  # fmt: skip
     for ax, (name, (title, unit)) in zip(np.ravel(axes), panels.items(), strict=True):
         for scan_id, look in _looks_of(scans).items():
-            own = lesions[lesions.scan_id == scan_id]
+            own = lesions[(lesions.scan_id == scan_id) & (lesions.voxels >= COARSE_VOXELS)]
             ax.plot(own.size_mm, own[name], linestyle="", **look)
         labelled(ax, title, SIZE, unit)
     return axes

@@ -113,7 +113,7 @@ def test_every_scan_has_its_point_and_curve_and_phantoms_share_one_look(axes, lo
 
 def test_lesions_stand_at_their_size_also_where_a_scan_has_none(axes, looks):
     lesions = pd.DataFrame({"scan_id": ["P1", "P1", "real-1"], "size_mm": [3.0, 9, 5], "contrast": [0.2, 0.4, 0.6]})
-    lesions = lesions.assign(core=0.5, edge_mm=2.0, sigma_r=0.1)
+    lesions = lesions.assign(core=0.5, edge_mm=2.0, sigma_r=0.1, voxels=lesions.size_mm**3)
     four = axes(1, 4)
     statistics.compare_lesions(four, lesions, looks[0])
     drawn = np.concatenate([line.get_xydata() for line in four[0].lines])
