@@ -38,6 +38,8 @@ from kit.figures.rules import CASES, count_cases, rule_bars, rule_case  # notebo
 from kit.figures.slices import finding_crops, frame_head, show_slice, three_planes, window_of
 from kit.figures.statistics import (  # notebook 01
     COARSE_VOXELS,
+    compare_lesions,
+    compare_looks,
     contrast_of_look_alikes,
     intensity_per_slice,
     lesion_size_histogram,

@@ -1,17 +1,24 @@
 """What lesions of a cohort are like (notebook 01); each function draws on the axes it is given and returns them.
 
-`lesions` is a table of `kit.scans.cohort_statistics`, one row a lesion.
+`lesions` is a table of `kit.scans.cohort_statistics`, one row a lesion. `compare_looks` and `compare_lesions` draw the
+tables of `kit.phantom.realism.compare_scans`.
 """
+
+from itertools import cycle
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from kit.figures.style import BLUE, GREEN, GREY, ORANGE, PALE, RED, SIZE, clear, labelled
+from kit.figures.style import BLUE, GREEN, GREY, ORANGE, PALE, PURPLE, RED, SIZE, SKY, clear, labelled
 
 COARSE_VOXELS = 27  # below it sigma_r says more of the grid than of the lesion
 COARSENESS = (f"below {COARSE_VOXELS} voxels", f"{COARSE_VOXELS} voxels and more")
 LIGHT = np.array([0.8, -0.45, -0.4])  # towards the lamp: (slice, row, column), length 1
 RELATIVE = "intensity (median of the head = 1)"
+FREQUENCIES = (0.02, 0.05, 0.1, 0.2, 0.5)  # cycles per mm
+WHITE = "intensity (air 0, white matter 1)"
+REAL_COLOURS, REAL_MARKERS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY), "os^Dv"
+PHANTOM = {"color": GREY, "marker": "o", "alpha": 0.6, "label": "phantom"}
 
 
 def lesion_size_histogram(ax, lesions):
@@ -100,6 +107,77 @@ def intensity_per_slice(ax, mean, sd):
     ax.set_ylim(bottom=0)
     ax.legend()
     return labelled(ax, "Head voxels, slice by slice", "slice, from the neck upwards", RELATIVE)
+
+
+def compare_looks(axes, scans, spectra):
+    """Draw what phantom and real scans look like apart from lesions, a panel a property.
+
+    Parameters
+    ----------
+    axes : array of 6 Axes
+        Contrast of tissues, noise, brightness as seen by a network, power spectra within and through slices, vessels.
+    scans, spectra : pandas.DataFrame
+        Of `kit.phantom.realism.compare_scans`, with a column `real` (bool): phantoms are grey, real scans coloured.
+    """
+    axes, looks = np.ravel(axes), _looks_of(scans)
+    for row, (scan_id, look) in enumerate(looks.items()):
+        scan = scans[scans.scan_id == scan_id].iloc[0]
+        line = {name: look[name] for name in ("color", "alpha", "label")}
+        classes = scan[["csf", "grey"]].to_numpy(float), scan[["csf_sd", "grey_sd"]].to_numpy(float)
+        axes[0].errorbar(classes[0], [row, row], xerr=classes[1], fmt=look["marker"], capsize=2, **line)
+        axes[1].plot(scan.white_sd, scan.noise, linestyle="", **look)
+        axes[2].plot(scan.bias, scan.white_seen, linestyle="", **look)
+        curve = spectra[spectra.scan_id == scan_id]
+        axes[3].loglog(curve.frequency, curve.in_plane, **line)
+        axes[4].loglog(curve.frequency, curve.through_plane, **line)
+        axes[5].plot(scan.vessels, scan.vessel_share, linestyle="", **look)
+    axes[0].axvline(1, color=PALE)
+    axes[0].set_yticks([])
+    axes[4].set_ylim(axes[3].get_ylim()[0] / 10, axes[3].get_ylim()[1])
+    for ax in axes[3:5]:
+        ax.set_xticks(FREQUENCIES, FREQUENCIES)
+        ax.minorticks_off()
+    labelled(axes[0], "Fluid and grey matter, mean and s.d.", WHITE, "scans")
+    labelled(axes[1], "Noise", "s.d. of white matter", "s.d. of the noise")
+    labelled(
+        axes[2], "White matter as a network sees it", "bias: s.d. of log sensitivity", "after normalisation (s.d.)"
+    )
+    labelled(axes[3], "Power within slices", "cycles per mm", "power density (mm)")
+    labelled(axes[4], "Power through slices", "cycles per mm", "power density (mm)")
+    labelled(axes[5], "Bright thin structures", "a litre of brain", "share of the brain (per mille)")
+    return axes
+
+
+def compare_lesions(axes, lesions, scans):
+    """Draw what lesions of 27 voxels and more look like in phantom and real scans, over their size, a panel a property.
+
+    Parameters
+    ----------
+    axes : array of 4 Axes
+        Contrast of the rim, brightness of the core, width of the edge, shape complexity.
+    lesions, scans : pandas.DataFrame
+        As for `compare_looks`, of the same scans.
+    """
+    panels = {
+        "contrast": ("Rim less tissue around", WHITE), "core": ("Core", WHITE),
+        "edge_mm": ("Edge, from 90 to 10 %", "width (mm)"), "sigma_r": ("Shape complexity", r"$\sigma_r$"),
+    }  # fmt: skip
+    for ax, (name, (title, unit)) in zip(np.ravel(axes), panels.items(), strict=True):
+        for scan_id, look in _looks_of(scans).items():
+            own = lesions[(lesions.scan_id == scan_id) & (lesions.voxels >= COARSE_VOXELS)]
+            ax.plot(own.size_mm, own[name], linestyle="", **look)
+        labelled(ax, title, SIZE, unit)
+    return axes
+
+
+def _looks_of(scans):
+    """How points and lines of each scan look, phantoms first and one of them in the legend; by scan_id."""
+    phantoms = scans.scan_id[~scans.real]
+    looks = {scan_id: PHANTOM | ({} if n == 0 else {"label": None}) for n, scan_id in enumerate(phantoms)}
+    styles = zip(cycle(REAL_COLOURS), cycle(REAL_MARKERS), strict=False)
+    for scan_id, (colour, marker) in zip(scans.scan_id[scans.real], styles, strict=False):
+        looks[scan_id] = {"color": colour, "marker": marker, "alpha": 1.0, "label": scan_id}
+    return looks
 
 
 def _shapes(lesions):

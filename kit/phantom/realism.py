@@ -244,9 +244,9 @@ def _within_tissue(image, depth, spacing):
     """Voxels within the one large piece of brain tissue: where the template fits badly, skull and scalp fall away."""
     thin = tuple(slice(None, None, max(round(COARSE_MM / s), 1)) for s in spacing)
     steps = [s * part.step for s, part in zip(spacing, thin, strict=True)]
-    image_, depth_ = image[thin], depth[thin]
-    middle = np.median(image_[depth_ > INSIDE_MM])
-    tissue = (depth_ > -INSIDE_MM) & (image_ > TISSUE[0] * middle) & (image_ < TISSUE[1] * middle)
+    few, few_depth = image[thin], depth[thin]
+    middle = np.median(few[few_depth > INSIDE_MM])
+    tissue = (few_depth > -INSIDE_MM) & (few > TISSUE[0] * middle) & (few < TISSUE[1] * middle)
     pieces, count = ndimage.label(ndimage.distance_transform_edt(tissue, sampling=steps) > BONE_MM)
     if not count:
         return np.ones(image.shape, bool)
@@ -261,22 +261,22 @@ def _within_tissue(image, depth, spacing):
 def _even_scale(image, healthy, priors, spacing, rounds=12):
     """White matter's intensity everywhere (its level times coil sensitivity), and means and s.d. of the classes.
 
-    All is found on every fourth voxel, `thin`; only the gain is brought back to all of them.
+    All is found on `few` voxels, 3 mm apart; only the gain is brought back to all of them.
     """
     thin = tuple(slice(None, None, max(round(THIN_MM / s), 1)) for s in spacing)
-    image_, healthy_, priors_ = image[thin], healthy[thin], priors[(slice(None), *thin)]
-    middle = np.median(image_[healthy_])
-    sample = healthy_ & (image_ > DARK * middle) & (image_ < BRIGHT * middle)
+    few, few_healthy, few_priors = image[thin], healthy[thin], priors[(slice(None), *thin)]
+    middle = np.median(few[few_healthy])
+    sample = few_healthy & (few > DARK * middle) & (few < BRIGHT * middle)
     sigma = [EVEN_MM / (s * part.step) for s, part in zip(spacing, thin, strict=True)]
-    gain = np.ones(image_.shape, np.float32)
+    gain = np.ones(few.shape, np.float32)
     for _ in range(rounds):
-        even = image_ / gain
-        means, sds = _mixture(even[sample], priors_[:, sample])
-        weight = healthy_ * (priors_[2] + 0.02) * np.exp(-0.5 * ((even - means[2]) / sds[2]) ** 2)
+        even = few / gain
+        means, sds = _mixture(even[sample], few_priors[:, sample])
+        weight = few_healthy * (few_priors[2] + 0.02) * np.exp(-0.5 * ((even - means[2]) / sds[2]) ** 2)
         step = np.log(np.maximum(even / means[2], 0.2)) * weight
         total, mass = (ndimage.gaussian_filter(one.astype(np.float32), sigma) for one in (step, weight))
         gain *= np.exp(total / np.maximum(mass, 1e-5))
-    means, sds = _mixture((image_ / gain)[sample], priors_[:, sample])
+    means, sds = _mixture((few / gain)[sample], few_priors[:, sample])
     for axis, part in enumerate(thin):
         gain = _interpolated(gain, np.arange(image.shape[axis]) / part.step, axis)
     return gain * np.float32(means[2]), (means / means[2], sds / means[2])

@@ -76,3 +76,45 @@ def test_slices_keep_their_numbers(axes):
     series = pd.Series([1.0, 2.0], index=[7, 8])
     ax = statistics.intensity_per_slice(axes(), series, series / 2)
     assert ax.lines[0].get_xdata().tolist() == [7, 8]
+
+
+@pytest.fixture
+def looks():
+    names = ["P1", "P2", "real-1", "real-2"]
+    scans = pd.DataFrame({"scan_id": names, "real": [False, False, True, True]})
+    measures = (
+        "csf",
+        "grey",
+        "csf_sd",
+        "grey_sd",
+        "white_sd",
+        "noise",
+        "bias",
+        "white_seen",
+        "vessels",
+        "vessel_share",
+    )
+    scans = scans.assign(**{name: 0.1 * (n + 1) for n, name in enumerate(measures)})
+    spectra = pd.DataFrame({"scan_id": np.repeat(names, 3), "frequency": [0.1, 0.2, 0.4] * 4})
+    return scans, spectra.assign(in_plane=1 / spectra.frequency, through_plane=2 / spectra.frequency)
+
+
+def test_every_scan_has_its_point_and_curve_and_phantoms_share_one_look(axes, looks):
+    six = axes(2, 3)
+    statistics.compare_looks(six, *looks)
+    for ax in np.ravel(six)[1:]:
+        assert len(ax.lines) == 4
+    colours = [line.get_color() for line in np.ravel(six)[3].lines]
+    assert colours[0] == colours[1]
+    assert len(set(colours)) == 3
+    legend = np.ravel(six)[1].get_legend_handles_labels()[1]
+    assert legend == ["phantom", "real-1", "real-2"]
+
+
+def test_lesions_stand_at_their_size_also_where_a_scan_has_none(axes, looks):
+    lesions = pd.DataFrame({"scan_id": ["P1", "P1", "real-1"], "size_mm": [3.0, 9, 5], "contrast": [0.2, 0.4, 0.6]})
+    lesions = lesions.assign(core=0.5, edge_mm=2.0, sigma_r=0.1, voxels=lesions.size_mm**3)
+    four = axes(1, 4)
+    statistics.compare_lesions(four, lesions, looks[0])
+    drawn = np.concatenate([line.get_xydata() for line in four[0].lines])
+    assert sorted(drawn.tolist()) == [[3.0, 0.2], [5.0, 0.6], [9.0, 0.4]]

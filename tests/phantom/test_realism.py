@@ -73,7 +73,7 @@ def test_scans_of_a_manifest_are_compared_under_their_names_whatever_the_unit_of
     write_manifest(pd.DataFrame([row]), tmp_path / "manifest.csv")
     scans, lesions, spectra = compare_scans(read_manifest(tmp_path / "manifest.csv"), progress=False)
     assert scans.scan_id.tolist() == ["a"]
-    assert scans.grey[0] == pytest.approx(GREY, abs=0.03)
+    assert scans.grey[0] == pytest.approx(GREY, abs=0.05)  # read at 1 mm: interpolation mixes tissues
     assert set(spectra.scan_id) == {"a"}
     assert lesions.empty
 
