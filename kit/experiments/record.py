@@ -65,13 +65,8 @@ def record_experiment(name, table, runs, *, labels="clean", seed=2015, device="a
     if labels != "clean":
         seen = table[table.split.isin(["train", "validation"])]
         seen = with_faults(seen, Path(runs) / f"labels-{labels}", labels, seed=seed, progress=progress)
-    options = {
-        "cache_dir": Path(runs) / "cache",
-        "seed": seed,
-        "device": device,
-        "progress": progress,
-        "dtype": "float32",
-    } | size
+    size = {"dtype": "float32"} | size
+    options = {"cache_dir": Path(runs) / "cache", "seed": seed, "device": device, "progress": progress, **size}
     network, statistics, history = run_experiment(name, seen, folder, **options)
     visited, test = int(history.patches_worth.iloc[-1]), select(table, "test")
     maps = folder / f"sampled_{visited}"  # more training, another folder
