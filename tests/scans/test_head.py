@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from kit.phantom.anatomy import draw_head
 from small_scans import drawn_head
 
 from kit.phantom import draw_scan
 from kit.phantom.acquisition import acquire
-from kit.phantom.anatomy import draw_head
 from kit.scans import (
     ScanError,
     brain_mask,
