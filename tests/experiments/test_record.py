@@ -8,6 +8,7 @@ from kit.experiments import RunError, gather, read_record, record_experiment, re
 from kit.phantom import plan_cohort
 
 SIZE = {"examples": "patches", "budget": 128, "epochs": 2, "validation_patches": 32, "device": "cpu", "progress": False}
+SIZE |= {"intensities": "scan"}  # these heads hold no brain
 
 
 @pytest.fixture(scope="module")

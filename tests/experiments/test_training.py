@@ -1,6 +1,7 @@
 """The loop learns, repeats itself to the last bit, goes on where it was stopped, and says why when it cannot."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from small_scans import write_cohort
 
 from kit.experiments import RunError, evaluate, hard_negatives, open_run, train, training
 from kit.models import ModelError, Network, build
-from kit.samplers import SCHEMES, SamplerError, draw, patches, prepare
+from kit.samplers import SCHEMES, Cohort, SamplerError, draw, patches, prepare
 
 TINY = Network("tiny", (1, 13, 13), "conv3-4 mp-3-2", (16, 2))  # has dropout, so that its randomness is tested too
 SEGMENTS = {"examples": "segments", "steps_per_epoch": 6, "validation_patches": 64, "device": "cpu", "progress": False}
@@ -277,6 +278,44 @@ def test_a_stopped_run_on_segments_goes_on_to_the_same_bytes(cohorts, tmp_path, 
     assert same_weights(whole, resumed)
     weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "part")]
     assert weights[0] == weights[1]
+
+
+@pytest.fixture(scope="module")
+def brains(cohorts):
+    """The same scans as if normalised by their brains, which end halfway."""
+    beyond = np.broadcast_to(np.arange(96, dtype=np.int8) - 48, cohorts[0].scans[0].volume.shape)
+    with_brain = [[replace(scan, brain=(300.0, 120.0), beyond=beyond) for scan in one.scans] for one in cohorts]
+    return [Cohort(tuple(scans), "brain") for scans in with_brain]
+
+
+@pytest.mark.parametrize("given", [SEGMENTS, BUDGET])
+def test_a_run_with_other_scanners_looks_goes_on_to_the_same_bytes(brains, tmp_path, monkeypatch, given):
+    given = given | {"augment": "scanner", "epochs": 2, "seed": 5}
+    whole = build(TINY, seed=1)
+    history = train(whole, *brains, run=open_run(tmp_path / "whole", {}), **given)
+    calls = itertools.count()
+
+    def killed(*arguments, **options):
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(training, "evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(build(TINY, seed=1), *brains, run=open_run(tmp_path / "part", {}), **given)
+    resumed = build(TINY, seed=9)
+    again = train(resumed, *brains, run=open_run(tmp_path / "part", {}), **given)
+    assert without_seconds(again) == without_seconds(history)
+    assert same_weights(whole, resumed)
+    plain = train(build(TINY, seed=1), *brains, **given | {"augment": "none"})
+    assert without_seconds(plain) != without_seconds(history)
+    with pytest.raises(RunError, match="augment is 'none'"):
+        train(build(TINY, seed=1), *brains, run=open_run(tmp_path / "part", {}), **given | {"augment": "none"})
+
+
+def test_scans_that_are_not_normalised_by_their_brains_get_no_other_looks(cohorts):
+    with pytest.raises(SamplerError, match="intensities='brain'"):
+        train(build(TINY, seed=1), *cohorts, augment="scanner", **SEGMENTS)
 
 
 def test_the_learning_rate_on_segments_falls_by_the_share_of_the_run(cohorts):
