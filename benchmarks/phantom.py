@@ -24,8 +24,7 @@ import torch
 from kit.experiments import run_experiment
 from kit.metrics import sweep, sweep_lesions
 from kit.models import Detector
-from kit.phantom import make_missing, make_scan, plan_cohort
-from kit.phantom.realism import compare_scans
+from kit.phantom import compare_scans, make_missing, make_scan, plan_cohort
 from kit.phantom.template import template
 from kit.scans import load_map, load_row, read_manifest, save_map, search_region, write_table
 

@@ -2,7 +2,15 @@
 
 from kit.scans.files import ScanError, read_grid, read_label, read_map, replacing, write_table
 from kit.scans.grid import Grid, cut_box, frame, resample, same_grid
-from kit.scans.head import SEARCHES, brain_mask, foreground, intensity_statistics, normalise, search_region
+from kit.scans.head import (
+    SEARCHES,
+    brain_mask,
+    fit_template,
+    foreground,
+    intensity_statistics,
+    normalise,
+    search_region,
+)
 from kit.scans.lesions import as_mask, checked_spacing, components, lesion_table, measure
 from kit.scans.manifest import is_phantom, read_manifest, select, write_manifest
 from kit.scans.manifest_text import ManifestError, nearest
