@@ -24,9 +24,8 @@ import torch
 from kit.experiments import run_experiment
 from kit.metrics import sweep, sweep_lesions
 from kit.models import Detector
-from kit.phantom import make_missing, make_scan, plan_cohort
+from kit.phantom import compare_scans, make_missing, make_scan, plan_cohort
 from kit.phantom.head import template
-from kit.phantom.realism import compare_scans
 from kit.scans import load_map, load_row, read_manifest, save_map, search_region, write_table
 
 THETAS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)

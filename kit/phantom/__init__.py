@@ -4,4 +4,5 @@ from kit.phantom.cohort import draw_scan, fingerprint, make_missing, make_scan, 
 from kit.phantom.head.anatomy import draw_head
 from kit.phantom.head.template import SHAPE, smooth_field
 from kit.phantom.lesions import Lesion, PhantomError, draw_lesions, implant, likely_places
+from kit.phantom.realism import compare_scans
 from kit.phantom.surroundings import Tissue, estimate_tissue

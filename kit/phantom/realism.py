@@ -20,7 +20,6 @@ from kit.scans import (
     components,
     fit_template,
     foreground,
-    from_file_axes,
     load_row,
     measure,
     normalise,
@@ -187,7 +186,7 @@ def measure_lesions(tissue, label) -> pd.DataFrame:
 
 
 def compare_scans(table, *, progress=True):
-    """Measure every scan of a manifest table, one in memory at a time (some 20 seconds a scan).
+    """Measure every scan of a manifest table, one in memory at a time (some ten seconds a scan).
 
     Returns
     -------
@@ -213,8 +212,8 @@ def compare_scans(table, *, progress=True):
 def _tissue_maps():
     """The template at 2 mm: fluid, grey and white matter (3, slice, row, column) in [0, 1]; depth in its brain (mm)."""
     loaders = datasets.load_mni152_template, datasets.load_mni152_gm_template, datasets.load_mni152_wm_template
-    files = [load(resolution=2) for load in loaders]
-    t1, grey, white = (from_file_axes(np.asarray(file.dataobj, np.float32), file.affine) for file in files)
+    files = (load(resolution=2).get_fdata(dtype=np.float32) for load in loaders)  # axes right, front, up
+    t1, grey, white = (volume.transpose(2, 1, 0)[:, ::-1, ::-1] for volume in files)
     brain = ndimage.binary_fill_holes(t1 > 0.05)
     maps = np.stack([(brain - grey - white).clip(0), grey * brain, white * brain])
     inside = (ndimage.distance_transform_edt(brain) - ndimage.distance_transform_edt(~brain)) * MAP_MM
