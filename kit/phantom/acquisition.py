@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from kit.phantom.head.template import HEAD_CENTRE, TEMPLATE_CENTRE, mni_to_template, smooth_field
 
 BLUR_MM = (0.3, 0.6)  # s.d. of the point spread
-NOISE = (0.012, 0.065)  # s.d. of the Rician noise, white matter = 1
+NOISE = (0.005, 0.045)  # s.d. of the Rician noise, white matter = 1; 0.006 to 0.018 was measured in patients' scans
 GAIN = (150, 1500)
 # How many scans show each artefact.
-MOTION, FLOW, WRAP, RINGING, HOLE, SMOOTH_NOISE = 0.15, 0.25, 0.08, 0.25, 0.2, 0.4
+MOTION, FLOW, WRAP, RINGING, HOLE, SMOOTH_NOISE = 0.15, 0.25, 0.08, 0.25, 0.2, 0.6
 IN_PLANE = (1, 2)  # the axes that phase may be encoded along
 HOLES = ((0, 34, -30), (0, 48, -26), (46, -26, -44), (-46, -26, -44))  # above sphenoid, ethmoid, both mastoids; MNI mm
 

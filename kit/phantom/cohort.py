@@ -250,5 +250,7 @@ def draw_scan(seed, radii_mm, growth=None, session=1, spacing_mm=(1, 1, 1)):
     grown = [replace(le, radius_mm=le.radius_mm * g) for le, g in zip(lesions, factors, strict=True) if g > 0]
     head = with_lookalikes(head, np.random.default_rng([seed, 3]), away_from=lesions)
     image, label = implant(head.image, grown, white_matter=1.0, tissue=head)
-    image = acquire(image, np.random.default_rng([seed, 2, session]), spacing_mm=spacing_mm, blood=head.vessel)
+    blood = head.vessel
+    del head  # a quarter of a gigabyte, before the next that needs as much
+    image = acquire(image, np.random.default_rng([seed, 2, session]), spacing_mm=spacing_mm, blood=blood)
     return image, averaged(label.astype(np.float32), spacing_mm) >= 0.5

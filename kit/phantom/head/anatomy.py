@@ -99,9 +99,9 @@ def _open_sulci(white, grey, cavity, gain):
 
 def _brain(white, grey, cavity, region, texture, coarse, atrophy, field, rng):
     """Intensities of tissue and fluid, drawn per patient and wider than one scanner gives them."""
-    cortex = rng.uniform(0.6, 0.9)
-    nuclei = cortex + (0.97 - cortex) * rng.uniform(0.3, 0.8)
-    fluid = rng.uniform(0.15, 0.5) * cortex
+    cortex = rng.uniform(0.62, 0.95)
+    nuclei = cortex + (0.98 - cortex) * rng.uniform(0.3, 0.8)
+    fluid = rng.uniform(0.12, 0.6) * cortex
     of_grey = np.array([cortex, cortex, cortex * rng.uniform(0.95, 1.08), 0.92, nuclei, cortex], np.float32)
     of_white = np.array([1, 1, rng.uniform(0.92, 1.02), rng.uniform(0.88, 0.99), 1, 1], np.float32)
     bright = of_white[region] + texture

@@ -10,7 +10,7 @@ from kit.phantom.head.trees import POINT_MM, along, draw_tubes, ground, grow, re
 
 CONTRAST = (1.1, 2.8)  # of blood in the sinuses with white matter, white matter = 1
 OF_ARTERIES = (0.6, 1.0)  # the arteries' part of it
-ARTERY_LEAVES, VEIN_LEAVES = (1000, 2200), (1400, 3400)  # how many last branches a head has
+ARTERY_LEAVES, VEIN_LEAVES = (1200, 2800), (1600, 4600)  # how many last branches a head has
 OF_REGION = np.array([1, 1, 0.4, 0.15, 0.3, 0])  # how densely branches end in each of the REGIONS
 WINDING_MM = 0.9  # s.d. of how far a named vessel swerves
 SIDES = (1, -1)  # of the head: the tables hold the right side
