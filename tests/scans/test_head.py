@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from kit.phantom.anatomy import draw_head
+from kit.phantom import draw_head
 from small_scans import drawn_head
 
 from kit.phantom import draw_scan
