@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from kit.phantom import draw_head
 from small_scans import drawn_head
 
-from kit.phantom import draw_scan
+from kit.phantom import draw_head, draw_scan
 from kit.phantom.acquisition import acquire
 from kit.scans import (
     ScanError,

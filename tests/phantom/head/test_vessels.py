@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from kit.phantom import vessels
+from kit.phantom.head import vessels
 from kit.phantom.head.template import mni_to_template, template
 from kit.phantom.head.trees import draw_tubes, ground, grow, to_fluid
 from kit.phantom.head.vessels import draw_vessels
