@@ -13,7 +13,7 @@ from kit.phantom.surroundings import darken, displace, noise, ramp
 LARGE_MM = 6.0
 ATTEMPTS = 200  # at a place for a lesion, before there is no room
 TOLERATED = 0.08  # share of a lesion's volume that may lie where none should, as it pushes or invades what is there
-CONTRAST = (0.15, 1.15)  # of the enhancing part against white matter = 1; drawn log-uniformly
+CONTRAST = (0.2, 1.15)  # of the enhancing part against white matter = 1; drawn log-uniformly
 RING_CONTRAST = 0.25  # the least where there is a core: a ring that is seen
 HAEMORRHAGIC, TREATED, MIXED = 0.08, 0.1, 0.25  # shares of the lesions; of those with a core, for `MIXED`
 SOLID, BILOBED = 0.12, 0.15  # shares of the large lesions
