@@ -137,12 +137,13 @@ def test_blood_is_brighter_than_white_matter_and_no_two_patients_are_alike():
 
 
 def test_a_venous_anomaly_is_a_few_veins_in_white_matter_that_drain_into_fluid(monkeypatch):
+    monkeypatch.setattr(vessels, "_draw_sagittal_sinus", lambda *_: None)  # drawn after it, so that the two differ
     found = []
     for share in (0, 1):
         monkeypatch.setattr(vessels, "DVA", share)
         monkeypatch.setattr(vessels, "GRANULATIONS", 0)
         found.append(draw_vessels(template(), np.random.default_rng(4))[1])
-    more = np.where(land().outside < -7, found[1] - found[0], 0)  # the sinuses of the two differ
+    more = found[1] - found[0]
     assert more.min() > -1e-6
     assert 10 < more.sum() < 400  # mm3 of blood
     places = np.argwhere(more > 0.02)
