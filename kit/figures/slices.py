@@ -96,6 +96,43 @@ def three_planes(axes, image, label=None, *, window=None, title=""):
     return axes
 
 
+def contact_sheet(ax, slices, labels=(), *, columns=12, windows=(0, 2.2), titles=()):
+    """Draw many slices of one size side by side, line by line, with the outlines of their labels.
+
+    Parameters
+    ----------
+    slices : sequence of (row, column) arrays
+    labels : sequence of (row, column) bool arrays, optional
+        One a slice.
+    columns : int
+        Slices a line.
+    windows : (low, high) or sequence of them
+        Intensities shown black and white: one for all slices, or one a slice.
+    titles : sequence of str
+        Written into the slices' upper left corners.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> ax = contact_sheet(Figure().subplots(), [np.eye(9)] * 5, [np.eye(9) > 0] * 5, columns=3)
+    >>> ax.images[0].get_array().shape
+    (18, 27)
+    """
+    lines, (height, width) = -(-len(slices) // columns), np.shape(slices[0]) if len(slices) else (1, 1)
+    sheet = np.ones((lines * height, min(columns, max(len(slices), 1)) * width), np.float32)
+    pairs = np.broadcast_to(np.asarray(windows, float).reshape(-1, 2), (len(slices), 2))
+    for n, (image, (low, high)) in enumerate(zip(slices, pairs, strict=True)):
+        top, left = n // columns * height, n % columns * width
+        sheet[top : top + height, left : left + width] = np.clip((image - low) / (high - low), 0, 1)
+        if n < len(labels):
+            ax.add_collection(LineCollection(_outline(labels[n]) + (left, top), colors=SKY, linewidths=0.8))
+        if n < len(titles):
+            ax.text(left + 1, top + 1, titles[n], color="white", fontsize=6, va="top")
+    ax.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_axis_off()
+    return ax
+
+
 def frame_head(ax, image_slice, margin=4):
     """Zoom axes that show a slice, (row, column), to the head and a margin in voxels, so that little of them is air."""
     places = np.argwhere(foreground(np.asarray(image_slice)[None])[0])
