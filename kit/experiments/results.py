@@ -83,7 +83,7 @@ def read_record(folder):
 
 
 def comparison_table(name, sweep, patches_worth, record, threshold=0.5):
-    """Compare one experiment's sampled evaluation: measured here, on record and published (Table 5.5), a row each.
+    """Compare one experiment's sampled evaluation: measured here, recorded and published (Table 5.5), a row each.
 
     Parameters
     ----------
@@ -101,13 +101,13 @@ def comparison_table(name, sweep, patches_worth, record, threshold=0.5):
     Returns
     -------
     pandas.DataFrame
-        Indexed by source ("measured here", "on record", "published"): patches_worth, scans, lesions, the four
+        Indexed by source ("measured here", "recorded", "published"): patches_worth, scans, lesions, the four
         `SCORES` in [0, 1] and for each its `<score>_low` and `<score>_high`, a 95 % bootstrap over patients. NaN
         where the thesis published nothing.
     """
     rows = {"measured here": score_row(sweep, patches_worth, threshold)}
     if mine := record.of(name):
-        rows["on record"] = score_row(mine.sweeps, int(mine.runs.patches_worth.iloc[0]), threshold)
+        rows["recorded"] = score_row(mine.sweeps, int(mine.runs.patches_worth.iloc[0]), threshold)
     rows["published"] = published_row(name)
     return pd.concat(rows, names=["source", ""]).droplevel(1)
 
