@@ -22,7 +22,6 @@ from kit.experiments import (
     record_experiment,
     record_table,
     run_experiment,
-    whole_scan_table,
 )
 from kit.models import NETWORKS, Detector, Network, layer_table, network_table
 from kit.samplers import SCHEMES, Scheme
@@ -99,10 +98,7 @@ def test_the_record_has_its_row_and_the_changes_have_no_published_one(record):
     assert found.published.isna().all()
 
 
-def test_whole_scans_of_it_have_a_table_and_no_published_row(trained, table):
-    folder, *results = trained
-    found, *_ = evaluate_sampled("Tiny-Five", results, table, folder, read_record(""), device="cpu", progress=False)
-    assert whole_scan_table(found.sweep[found.sweep.threshold == 0.5]).scans.eq(2).all()
+def test_whole_scans_of_it_have_no_published_row():
     assert published_whole_scans("Tiny").empty
     assert format_whole_scans(published_whole_scans("Tiny")).empty
 

@@ -108,9 +108,9 @@ def test_changes_stand_beside_the_published_ones_and_pairs_that_are_not_on_recor
 
 
 def test_what_is_not_on_record_is_refused_by_its_name(record):
-    with pytest.raises(RunError, match="C with clean labels is not on record"):
+    with pytest.raises(RunError, match="C with clean labels is not recorded"):
         compare_recorded(record, "A", "C")
-    with pytest.raises(RunError, match="nothing with faulty labels is on record"):
+    with pytest.raises(RunError, match="nothing with faulty labels is recorded"):
         record_table(record, labels="faulty")
 
 
@@ -129,7 +129,7 @@ def test_a_part_of_a_record_holds_one_experiment_and_kind_of_labels(record):
 
 def test_changes_are_steps_with_what_the_thesis_published_of_them(record):
     found = changes(record, [("A", "B"), ("A", "B"), ("B", "C"), ("", "A")])
-    assert found.index.unique("change").tolist() == ["A → B"]  # C is not on record
+    assert found.index.unique("change").tolist() == ["A → B"]  # C is not recorded
     pd.testing.assert_frame_equal(found.loc["A → B"].drop(columns="published"), compare_recorded(record, "A", "B"))
     printed = published_sampled()
     assert found.published["A → B", "recall"] == pytest.approx(printed.recall["B"] - printed.recall["A"])
