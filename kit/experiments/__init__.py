@@ -48,7 +48,6 @@ from kit.experiments.results import (
     record_table,
     score_row,
     sweep_at,
-    whole_scan_table,
 )
 from kit.experiments.runs import Run, RunError, check_device, environment, open_run
 from kit.experiments.steps import evaluate, hard_negatives

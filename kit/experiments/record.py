@@ -1,4 +1,4 @@
-"""Makes `results/record`: every experiment trained and evaluated at a larger size than a notebook's.
+"""Makes a record: every experiment trained and evaluated at a larger size than a notebook's.
 
     python -m kit record --budget 20000 --patients 172 --device cuda --dtype bfloat16
     python -m kit record --experiments G-Pairs G-Eroded-Pairs --labels faulty --examples patches --budget 96000

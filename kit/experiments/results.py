@@ -1,6 +1,6 @@
-"""Results of experiments side by side: measured here, recorded in `results/`, and published in the thesis.
+"""Results of experiments side by side: measured here, recorded at a larger size, and published in the thesis.
 
-`results/record` was written by `python -m kit record` and is read here. What the thesis published stands here as data.
+A record is a folder that `python -m kit record` wrote; it is read here. What the thesis published stands here as data.
 Source: the 2015 master's thesis on detecting and segmenting brain metastases with convolutional networks that this kit
 reproduces; table and chapter numbers are its own. An experiment of your own has rows in every table too, with "not
 published" where the thesis has no figure.
@@ -83,7 +83,7 @@ def read_record(folder):
 
 
 def comparison_table(name, sweep, patches_worth, record, threshold=0.5):
-    """Compare one experiment's sampled evaluation: measured here, on record and published (Table 5.5), a row each.
+    """Compare one experiment's sampled evaluation: measured here, recorded and published (Table 5.5), a row each.
 
     Parameters
     ----------
@@ -101,13 +101,13 @@ def comparison_table(name, sweep, patches_worth, record, threshold=0.5):
     Returns
     -------
     pandas.DataFrame
-        Indexed by source ("measured here", "on record", "published"): patches_worth, scans, lesions, the four
+        Indexed by source ("measured here", "recorded", "published"): patches_worth, scans, lesions, the four
         `SCORES` in [0, 1] and for each its `<score>_low` and `<score>_high`, a 95 % bootstrap over patients. NaN
         where the thesis published nothing.
     """
     rows = {"measured here": score_row(sweep, patches_worth, threshold)}
     if mine := record.of(name):
-        rows["on record"] = score_row(mine.sweeps, int(mine.runs.patches_worth.iloc[0]), threshold)
+        rows["recorded"] = score_row(mine.sweeps, int(mine.runs.patches_worth.iloc[0]), threshold)
     rows["published"] = published_row(name)
     return pd.concat(rows, names=["source", ""]).droplevel(1)
 
@@ -164,11 +164,11 @@ def record_table(record, threshold=0.5, labels="clean"):
     Raises
     ------
     kit.experiments.RunError
-        If no experiment with such labels is on record.
+        If no experiment with such labels is recorded.
     """
     names = record.runs[record.runs.labels == labels].experiment
     if names.empty:
-        raise RunError(f"nothing with {labels} labels is on record; make a record by `python -m kit record`")
+        raise RunError(f"nothing with {labels} labels is recorded; make a record by `python -m kit record`")
     rows = {}
     for name in names:
         mine = record.of(name, labels)
@@ -183,7 +183,7 @@ def changes(record, pairs, threshold=0.5):
     ----------
     record : Record
     pairs : sequence of (str, str)
-        Experiments before and after; pairs of which one is not on record are left out.
+        Experiments before and after; pairs of which one is not recorded are left out.
     threshold : float
 
     Returns
@@ -207,13 +207,13 @@ def compare_recorded(record, before, after, threshold=0.5, labels=("clean", "cle
     """Compare two recorded experiments patient by patient: how much each score changes from `before` to `after`.
 
     `labels` are the kinds of training labels of the two. Returns `kit.metrics.compare`, indexed by the four `SCORES`;
-    RunError if one of the two is not on record.
+    RunError if one of the two is not recorded.
     """
     sides = []
     for name, kind in zip((before, after), labels, strict=True):
         mine = record.of(name, kind)
         if not mine:
-            raise RunError(f"{name} with {kind} labels is not on record; `python -m kit record` can add it")
+            raise RunError(f"{name} with {kind} labels is not recorded; `python -m kit record` can add it")
         sides.append(sweep_at(mine.sweeps, threshold))
     return compare(*sides).loc[list(SCORES)]
 
@@ -221,14 +221,6 @@ def compare_recorded(record, before, after, threshold=0.5, labels=("clean", "cle
 def sweep_at(sweep, threshold=0.5, min_volume_mm3=0):
     """The rows of a sweep at one threshold and minimum volume, one a scan."""
     return sweep[(sweep.threshold == threshold) & (sweep.min_volume_mm3 == min_volume_mm3)]
-
-
-def whole_scan_table(sweep, seed=0):
-    """Table 6.1, formatted, from the sweep of whole scans at one threshold: one row a minimum volume.
-
-    See `format_whole_scans` for the columns; intervals are 95 % bootstraps over patients, drawn with `seed`.
-    """
-    return format_whole_scans(intervals(sweep, by=["min_volume_mm3"], seed=seed))
 
 
 def format_scores(table):

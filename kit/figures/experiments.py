@@ -107,17 +107,15 @@ def training_panel(figure, name, history, recorded, others=()):
     history : pandas.DataFrame
         As `kit.experiments.train` returns.
     recorded : pandas.DataFrame
-        Such histories with their `experiment` and kind of `labels`; the third axes stay empty where it has none.
+        Such histories with their `experiment` and kind of `labels`; without any there are no third axes.
     others : sequence of str
         Recorded experiments to be seen beside.
     """
-    axes = figure.subplots(1, 3)
-    training_curves(axes[:2], history)
     longer = recorded[recorded.experiment.isin({name, *others}) & (recorded.labels == "clean")]
+    axes = figure.subplots(1, 3 if len(longer) else 2)
+    training_curves(axes[:2], history)
     if len(longer):
-        learning_curves(axes[2], longer).set_title("On record: validation loss")
-    else:
-        clear(axes[2])
+        learning_curves(axes[2], longer).set_title("Recorded: validation loss")
     figure.suptitle(f"{name}: {history.patches_worth.iloc[-1]:,} patches' worth here")
     return figure
 
@@ -170,7 +168,7 @@ def sampled_panel(figure, name, sweeps, lesions, compared):
     sweeps : dict of str to pandas.DataFrame
         Where a curve was measured to rows of `kit.metrics.sweep`; the first is drawn solid, an empty one not at all.
     lesions : pandas.DataFrame
-        The test lesions, with `diameter_mm` and `found`.
+        The test lesions of the last source, with `diameter_mm` and `found`.
     compared : pandas.DataFrame
         Its row "published", if there is one, has the recall and precision of the star, in [0, 1].
     """
@@ -184,7 +182,8 @@ def sampled_panel(figure, name, sweeps, lesions, compared):
     published_point(axes[0], published.recall, published.precision, f"{name}, published")
     axes[0].legend(loc="lower left")
     recall_over_size(axes[1], recall_by_size(lesions, SIZES_MM))
-    figure.suptitle("Sampled evaluation; recall by size: on record where there is one")
+    shown = [source for source, sweep in sweeps.items() if len(sweep)][-1]
+    figure.suptitle(f"Sampled evaluation; recall by size: {shown}")
     return figure
 
 

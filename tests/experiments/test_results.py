@@ -51,13 +51,13 @@ def record(tmp_path):
 
 def test_an_experiment_stands_beside_its_record_and_what_was_published(record):
     table = comparison_table("A", sweep_of([1], [0], [3]), 500, record)
-    assert table.index.tolist() == ["measured here", "on record", "published"]
+    assert table.index.tolist() == ["measured here", "recorded", "published"]
     assert table.patches_worth.tolist() == [500, 9000, 40e6]
     assert table.recall.tolist() == pytest.approx([1, 4 / 7, 0.898])
     assert table.precision.tolist() == pytest.approx([1 / 4, 4 / 22, 0.517])
     assert table.lesions.tolist() == [1, 7, 122]
-    assert table.loc["on record", "dice"] == pytest.approx(0.6)
-    assert table.loc["on record", "recall_low"] < 4 / 7 < table.loc["on record", "recall_high"]
+    assert table.loc["recorded", "dice"] == pytest.approx(0.6)
+    assert table.loc["recorded", "recall_low"] < 4 / 7 < table.loc["recorded", "recall_high"]
 
 
 def test_without_a_record_measured_and_published_stand_alone():
@@ -95,8 +95,8 @@ def test_formatted_rates_have_their_intervals_and_a_rate_that_does_not_exist_a_d
     text = format_scores(comparison_table("A", sweep_of([0], [0], [0]), 500, record))
     assert text.loc["measured here", "recall %"] == "–"
     assert text.loc["published", "recall %"] == "89.8"
-    assert text.loc["on record", "recall %"].startswith("57.1 (")
-    assert text.loc["on record", "patches worth"] == "9,000"
+    assert text.loc["recorded", "recall %"].startswith("57.1 (")
+    assert text.loc["recorded", "patches worth"] == "9,000"
 
 
 def test_changes_stand_beside_the_published_ones_and_pairs_that_are_not_on_record_are_left_out(record):
@@ -108,9 +108,9 @@ def test_changes_stand_beside_the_published_ones_and_pairs_that_are_not_on_recor
 
 
 def test_what_is_not_on_record_is_refused_by_its_name(record):
-    with pytest.raises(RunError, match="C with clean labels is not on record"):
+    with pytest.raises(RunError, match="C with clean labels is not recorded"):
         compare_recorded(record, "A", "C")
-    with pytest.raises(RunError, match="nothing with faulty labels is on record"):
+    with pytest.raises(RunError, match="nothing with faulty labels is recorded"):
         record_table(record, labels="faulty")
 
 
@@ -129,7 +129,7 @@ def test_a_part_of_a_record_holds_one_experiment_and_kind_of_labels(record):
 
 def test_changes_are_steps_with_what_the_thesis_published_of_them(record):
     found = changes(record, [("A", "B"), ("A", "B"), ("B", "C"), ("", "A")])
-    assert found.index.unique("change").tolist() == ["A → B"]  # C is not on record
+    assert found.index.unique("change").tolist() == ["A → B"]  # C is not recorded
     pd.testing.assert_frame_equal(found.loc["A → B"].drop(columns="published"), compare_recorded(record, "A", "B"))
     printed = published_sampled()
     assert found.published["A → B", "recall"] == pytest.approx(printed.recall["B"] - printed.recall["A"])
