@@ -125,7 +125,7 @@ def contact_sheet(ax, slices, labels=(), *, columns=12, windows=(0, 2.2), titles
         top, left = n // columns * height, n % columns * width
         sheet[top : top + height, left : left + width] = np.clip((image - low) / (high - low), 0, 1)
         if n < len(labels):
-            ax.add_collection(LineCollection(_outline(labels[n]) + (left, top), colors=SKY, linewidths=0.8))
+            ax.add_collection(LineCollection(np.add(_outline(labels[n]), (left, top)), colors=SKY, linewidths=0.8))
         if n < len(titles):
             ax.text(left + 1, top + 1, titles[n], color="white", fontsize=6, va="top")
     ax.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")

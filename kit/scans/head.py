@@ -28,9 +28,7 @@ FAR_MM, STRIPPED = 12.0, 0.05  # of a skull-stripped brain, less than this share
 SIMILAR = 0.5  # correlation with the template: whole heads reach 0.6 to 0.9
 PIECE = 0.01  # of the largest piece's voxels: a smaller piece of the foreground is noise
 DEEP_MM = 10.0  # so deep in the brain lie no skull and no meninges, even where the fit is some mm off
-BRAIN_UNIT = (
-    0.4  # of the way from air to brain is 1 after normalisation by the brain: air is -2.5, as by the whole head
-)
+BRAIN_UNIT = 0.4  # of the way from air to brain is 1 after normalisation by the brain: air is -2.5
 FITS_KEPT = 8  # fits of the latest scans: to search, to normalise and to map a scan ask for the same one
 
 
