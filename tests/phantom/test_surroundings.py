@@ -126,7 +126,10 @@ def assert_takes_lesions(image, tissue, white_matter, spacing_mm):
     lesions = draw_lesions([4, 7, 11], likely_places(tissue), rng, spacing_mm=spacing_mm, keep_out=tissue.region != 1)
     implanted, label = implant(image, lesions, white_matter=white_matter, spacing_mm=spacing_mm, tissue=tissue)
     found = lesion_table(label, spacing_mm).volume_mm3.sort_values().to_numpy()
-    assert found == pytest.approx(4 / 3 * np.pi * np.array([4, 7, 11]) ** 3, rel=0.15)
+    drawn = 4 / 3 * np.pi * np.array([4, 7, 11]) ** 3
+    assert (
+        abs(found - drawn) <= np.maximum(0.15 * drawn, 5 * np.prod(spacing_mm))
+    ).all()  # five voxels, where those are large
     assert (tissue.depth_mm[label] > -1).all()
     far = tissue.depth_mm < -4
     assert np.array_equal(implanted[far], image.astype(np.float32)[far])
