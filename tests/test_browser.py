@@ -196,8 +196,8 @@ def test_the_wheel_turns_slices_a_click_reads_a_voxel_and_a_drag_sets_the_window
 
 def test_dragging_the_threshold_takes_heat_away(page):
     root, canvas = viewer_at(page, 0)
-    lab.tell_kernel(page, "widget.show_label = widget.show_cross = False; widget.cursor = (28, 169, 155)")
-    wait_for(page, "widget.slice", 28)
+    lab.tell_kernel(page, "widget.show_label = widget.show_cross = False; widget.cursor = (111, 95, 88)")
+    wait_for(page, "widget.slice", 111)
     page.wait_for_timeout(200)
     before = canvas.evaluate(COLOURED)
     slider = root.locator("input[name=threshold]")
