@@ -6,12 +6,19 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from small_scans import write_cohort
 
 from kit.samplers import prepare
 
 OUTSIDE = "KIT_SHARED_DATA"  # environment variable: a folder with scans/, healthy/ and awkward/
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test draws the same numbers wherever and after whatever it runs."""
+    torch.manual_seed(2015)
 
 
 @pytest.fixture(scope="session")
