@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from torch import nn
 
 from kit.models import NETWORKS, Beside, ModelError, Network, build, dense, probability_map
@@ -346,3 +347,35 @@ def test_parts_of_a_mask_that_lie_far_apart_are_mapped_one_by_one_to_the_same_va
     assert calls == [35, 100, 25]  # two boxes in the first slice, one around both parts in the second
     monkeypatch.setattr(dense, "_parts", lambda part, border: [part])
     np.testing.assert_allclose(found, probability_map(network, image, mask, device="cpu"), rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize("name", [TINY, "A"])
+def test_of_a_map_above_a_value_each_component_is_exact_and_whole_or_missing(name):
+    image = ndimage.gaussian_filter(scan((10, 60, 70)), (1, 2, 2)) * 5
+    network = lively(name, image)
+    whole = probability_map(network, image)
+    above = np.quantile(whole, 0.97)
+    found = probability_map(network, image, above=above)
+    assert 0 < np.count_nonzero(found) < 0.6 * found.size
+    np.testing.assert_allclose(found[found > 0], whole[found > 0], rtol=0, atol=1e-5)
+    parts, count = ndimage.label(whole > above + 1e-4, np.ones((3, 3, 3)))
+    there = [np.unique(found[parts == part] > 0) for part in range(1, count + 1)]
+    assert all(len(some) == 1 for some in there)
+    kept = [part for part, some in enumerate(there, 1) if some[0]]
+    looked_at = np.zeros(image.shape, bool)
+    for start, (row, column) in enumerate([(0, 0), (2, 2), (0, 2), (2, 0)]):  # in every fourth slice each
+        looked_at[start::4, row::4, column::4] = True
+    assert set(np.unique(parts[looked_at])) - {0} <= set(kept)
+    assert 3 < len(kept) < count
+
+
+def test_nothing_above_a_value_leaves_an_empty_map():
+    assert not probability_map(lively(TINY), scan((3, 20, 20)), above=0.9999999).any()
+
+
+def test_parts_near_each_other_share_a_box_and_nothing_is_lost():
+    mask = np.zeros((90, 90), bool)
+    mask[2:5, 2:5] = mask[8:11, 2:5] = mask[2:5, 9:12] = mask[80:84, 80:90] = True
+    parts = dense._parts(mask, border=10)
+    assert [part.sum() for part in parts] == [27, 40]
+    assert (sum(part.astype(int) for part in parts) == mask).all()
