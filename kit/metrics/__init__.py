@@ -20,6 +20,7 @@ from kit.metrics.pairing import Contact, Pairing, Predicted, Truth, pair
 from kit.metrics.rates import (
     RATES,
     compare,
+    correct,
     intervals,
     patient_weights,
     quantiles,
