@@ -1,5 +1,6 @@
 """How good a probability map is: matching, rates, curves, intervals."""
 
+from kit.metrics.chance import chance_recall
 from kit.metrics.curves import (
     FP_PER_SCAN,
     auroc,
