@@ -23,9 +23,11 @@ from kit.experiments import (
     EXPERIMENTS,
     FAULTS,
     ROOT,
+    VARIANTS,
     NotebookError,
     check_device,
     clean,
+    experiment_of,
     find_notebook,
     gather,
     known_parameters,
@@ -103,12 +105,14 @@ def phantom(given):
 def record(given):
     """Run experiments at a larger size than a notebook's, one after the other; a stopped one goes on where it was."""
     check_device(given.device)
+    for name in given.experiments:
+        experiment_of(name)  # before hours of work on those before it
     if given.threads:
         torch.set_num_threads(given.threads)
     options = {
         name: getattr(given, name) for name in ("labels", "device", "dtype", "seed", "examples", "scheme", "search")
     }
-    size = {name: getattr(given, name) for name in ("budget", "epochs", "validation_patches")}
+    size = {name: getattr(given, name) for name in ("budget", "epochs", "validation_patches", "scans")}
     table = record_cohort(given.runs / "cohort", given.patients, given.cohort_seed)
     for name in given.experiments:
         print(record_experiment(name, table, given.runs, **options, **size).to_string(), flush=True)
@@ -191,8 +195,8 @@ def _phantom_options(add):
 
 
 def _record_options(add):
-    add("--experiments", nargs="+", default=list(EXPERIMENTS), choices=EXPERIMENTS, metavar="NAME",
-        help=f"of {', '.join(EXPERIMENTS)} (all)")  # fmt: skip
+    add("--experiments", nargs="+", default=list(EXPERIMENTS), metavar="NAME",
+        help=f"of {', '.join(EXPERIMENTS)} (all); what differs may follow: D+{', D+'.join(VARIANTS)}")  # fmt: skip
     add("--labels", default="clean", choices=FAULTS, help="faults of the training labels (%(default)s)")
     add("--patients", type=_count, default=96, help="of the cohort, 7 in 12 for training (%(default)s)")
     add("--cohort-seed", type=int, default=2016, help="the built-in cohort has 2015 (%(default)s)")
@@ -206,6 +210,7 @@ def _record_options(add):
     add("--device", default="auto", help="auto, cpu or cuda; auto takes a GPU where there is one (%(default)s)")
     add("--threads", type=_count, help="of the CPU (torch's choice)")
     add("--seed", type=int, default=2015, help="of weights, draws and faults (%(default)s)")
+    add("--scans", type=_count, help="whole test scans that are mapped (all)")
     add("--runs", type=Path, default=ROOT / "runs" / "record", help="working folder (runs/record of the repository)")
     add("--out", type=Path, default=ROOT / "results" / "record", help="of the tables (results/record, there too)")
 

@@ -28,7 +28,7 @@ from kit.experiments.recipes import (
     run_experiment,
     run_size,
 )
-from kit.experiments.record import ROOT, gather, record_cohort, record_experiment
+from kit.experiments.record import ROOT, VARIANTS, experiment_of, gather, record_cohort, record_experiment
 from kit.experiments.results import (
     COHORT,
     MINUTES_PER_SCAN,

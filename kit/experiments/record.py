@@ -1,11 +1,12 @@
-"""Makes a record: every experiment trained and evaluated at a larger size than a notebook's.
+"""Makes a record: every experiment trained several times at a larger size than a notebook's, and evaluated.
 
     python -m kit record --budget 20000 --patients 172 --device cuda --dtype bfloat16
-    python -m kit record --experiments G-Pairs G-Eroded-Pairs --labels faulty --examples patches --budget 96000
+    python -m kit record --experiments D D+hard-negatives --seed 2016 --scans 8 --budget 2400 --epochs 12
 
-Trains each experiment on a synthetic cohort of its own, evaluates it on partitions of the test scans (Table 5.5) and
-writes five tables: runs.csv (a row a run: size, seed, commit, hardware, time), histories.csv, sweeps.csv, lesions.csv
-and borders.csv (`kit.metrics.border_profile` over all test scans). `kit.experiments.read_record` reads them.
+Trains each experiment on a synthetic cohort of its own. Whole test scans are mapped (around what exceeds `ABOVE`), and
+partitions of them (Table 5.5) in full. Seven tables are written: runs.csv (a row a run: size, seed, commit, hardware,
+time), histories.csv, sweeps.csv, points.csv and lesions.csv (whole scans), sampled.csv (partitions, with what a map
+finds by chance), borders.csv (`kit.metrics.border_profile`). `kit.experiments.read_record` reads them.
 A run that was stopped goes on where it was when the same command is given again.
 """
 
@@ -13,42 +14,63 @@ import subprocess
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from kit.experiments.faults import FAULTS, with_faults
 from kit.experiments.recipes import EXPERIMENTS, run_experiment
 from kit.experiments.runs import RunError, check_choices, environment
-from kit.metrics import border_profile, partitions, pool_profiles, score
+from kit.metrics import PARTITION_MARGIN_MM, border_profile, chance_recall, partitions, pool_profiles, score
 from kit.models import Detector
 from kit.phantom import make_missing, plan_cohort
-from kit.scans import load_map, load_row, read_manifest, select, write_manifest, write_table
+from kit.scans import (
+    load_map,
+    load_row,
+    read_manifest,
+    search_region,
+    select,
+    to_own_grid,
+    write_manifest,
+    write_table,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLES = ("runs", "histories", "sweeps", "lesions", "borders")
-COLUMNS = {  # what is kept of a table; of the others all
-    "sweeps": [
-        *("scan_id", "patient_id", "threshold", "min_volume_mm3", "tp", "fn", "fp"),
-        *("dice", "dice_healthy", "slices"),
-    ],
-    "lesions": ["scan_id", "patient_id", "component", "volume_mm3", "diameter_mm", "size_mm", "found"],
+TABLES = ("runs", "histories", "sweeps", "points", "lesions", "sampled", "borders")
+VARIANTS = {  # of an experiment: what `+word` after its name changes
+    "hard-negatives": {"scheme": "hard-negatives"},
+    "by-size": {"scheme": "by-size"},
+    "balanced": {"scheme": "balanced"},
+    "cohort": {"intensities": "cohort"},
+    "patches": {"examples": "patches"},
+    "scanner": {"augment": "scanner"},
 }
+ABOVE = 0.1  # whole scans are mapped around what exceeds it
+CHANCE_AT = (0.3, 0.5, 0.7, 0.9, 0.99)  # thresholds of the chance control
+ODDS = 1 / (1 + np.exp(-np.arange(-2, 9.1, 0.25)))  # thresholds of points.csv, evenly spaced in the logit
+SCORED = ["scan_id", "patient_id", "threshold", "min_volume_mm3", "tp", "fn", "fp", "dice", "dice_healthy", "slices"]
+FATES = ["scan_id", "patient_id", "threshold", "component", "volume_mm3", "diameter_mm", "size_mm", "found", "dice"]
 
 
-def record_experiment(name, table, runs, *, labels="clean", seed=2015, device="auto", progress=True, **size):
-    """Run one experiment for the record, or go on with it; its five tables are written to its folder.
+def record_experiment(
+    name, table, runs, *, labels="clean", seed=2015, scans=None, device="auto", progress=True, **size
+):
+    """Run one experiment for the record, or go on with it; its seven tables are written to its folder.
 
     Parameters
     ----------
     name : str
-        A key of `kit.experiments.EXPERIMENTS`.
+        A key of `kit.experiments.EXPERIMENTS`, or one with a key of `VARIANTS`, such as "D+hard-negatives".
     table : pandas.DataFrame
         A cohort with training, validation and test scans.
     runs : path
-        One subfolder an experiment and kind of labels; the prepared scans are shared.
+        One subfolder an experiment, kind of labels and seed; the prepared scans are shared.
     labels : str
         A key of `kit.experiments.FAULTS`: the faults of training and validation labels. Test labels stay clean.
+    seed : int
+    scans : int, optional
+        How many test scans are mapped whole, the first ones of the table; by default all. Partitions are of all.
     size
-        examples, budget, epochs, validation_patches, dtype: see `kit.experiments.run_experiment`.
+        examples, budget, epochs, validation_patches, dtype and more: see `kit.experiments.run_experiment`.
 
     Returns
     -------
@@ -58,29 +80,50 @@ def record_experiment(name, table, runs, *, labels="clean", seed=2015, device="a
     Raises
     ------
     kit.experiments.RunError
-        Before any work for an unknown experiment or kind of labels, and as `kit.experiments.run_experiment` does.
+        Before any work for an unknown experiment, variant or kind of labels, and as `kit.experiments.run_experiment`.
     """
-    check_choices(experiment=(name, EXPERIMENTS), labels=(labels, FAULTS))
-    folder, seen = Path(runs) / f"{name}-{labels}", table
+    base, variant = experiment_of(name, labels=(labels, FAULTS))
+    folder, seen = Path(runs) / f"{name}-{labels}-{seed}", table
     if labels != "clean":
         seen = table[table.split.isin(["train", "validation"])]
         seen = with_faults(seen, Path(runs) / f"labels-{labels}", labels, seed=seed, progress=progress)
-    size = {"dtype": "float32"} | size
+    size = {"dtype": "float32"} | size | variant
     options = {"cache_dir": Path(runs) / "cache", "seed": seed, "device": device, "progress": progress, **size}
-    network, statistics, history = run_experiment(name, seen, folder, **options)
-    visited, test = int(history.patches_worth.iloc[-1]), select(table, "test")
-    maps = folder / f"sampled_{visited}"  # more training, another folder
-    options = {"where": partitions, "device": device, "progress": progress}
-    found = score(Detector(network, statistics), test, maps, **options)
-    run = _run_row(name, labels, table, history, found)
-    run |= {"scheme": size.get("scheme") or EXPERIMENTS[name].scheme, "examples": size.get("examples", "segments")}
-    run |= {"seed": seed, "dtype": size["dtype"], **_circumstances(folder, visited)}
-    parts = pd.DataFrame([run]), history, _thinned(found.sweep), found.lesions, _borders(test, maps)
-    for file, part in zip(TABLES, parts, strict=True):
-        part = part[COLUMNS.get(file, list(part))].assign(experiment=name, labels=labels)
-        first = ["experiment", "labels"]
+    network, statistics, history = run_experiment(base, seen, folder, **options)
+    visited, detector = int(history.patches_worth.iloc[-1]), Detector(network, statistics)
+    test, options = select(table, "test"), {"device": device, "progress": progress}
+    parts = folder / f"sampled_{visited}", folder / f"whole_{visited}"  # more training, other folders
+    sampled = score(detector, test, parts[0], where=partitions, **options)
+    whole = score(detector, test.head(len(test) if scans is None else scans), parts[1], above=ABOVE, **options)
+    run = _run_row(name, labels, table, history, whole)
+    run |= {"scheme": size.get("scheme") or EXPERIMENTS[base].scheme, "examples": size.get("examples", "segments")}
+    run |= {"intensities": size.get("intensities", "brain"), "augment": size.get("augment", "none")}
+    run |= {"dtype": size["dtype"], **_circumstances(folder, visited)}
+    tables = {
+        "runs": pd.DataFrame([run]), "histories": history,
+        "sweeps": _with_chance(_thinned(whole.sweep), test, parts[1]),
+        "points": _at_odds(whole.points), "lesions": whole.lesion_sweep.query("min_volume_mm3 == 0")[FATES],
+        "sampled": _with_chance(sampled.sweep.query("min_volume_mm3 == 0"), test, parts[1], PARTITION_MARGIN_MM),
+        "borders": _borders(test, parts[0]),
+    }  # fmt: skip
+    for file, part in tables.items():
+        part = part.assign(experiment=name, labels=labels, seed=seed)
+        first = ["experiment", "labels", "seed"]
         write_table(part[[*first, *part.columns.difference(first, sort=False)]], folder / f"{file}.csv")
     return pd.Series(run)
+
+
+def experiment_of(name, **words):
+    """The experiment and the options of a name such as "D" or "D+hard-negatives"; RunError for an unknown one.
+
+    `words` are more choices to be checked with it, see `kit.experiments.check_choices`.
+
+    >>> experiment_of("D+cohort")
+    ('D', {'intensities': 'cohort'})
+    """
+    base, _, variant = name.partition("+")
+    check_choices(experiment=(base, EXPERIMENTS), **({"variant": (variant, VARIANTS)} if variant else {}), **words)
+    return base, VARIANTS.get(variant, {})
 
 
 def gather(runs, out):
@@ -88,10 +131,12 @@ def gather(runs, out):
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     done = sorted(path.parent for path in Path(runs).glob("*/borders.csv"))
+    places = {name: at for at, name in enumerate(EXPERIMENTS)}  # those unknown here come last
     for file in TABLES:
         whole = pd.concat([pd.read_csv(folder / f"{file}.csv") for folder in done], ignore_index=True)
-        order = whole.experiment.map({name: at for at, name in enumerate(EXPERIMENTS)})  # those unknown here come last
-        whole = whole.assign(order=order).sort_values(["labels", "order"], kind="stable").drop(columns="order")
+        order = whole.experiment.map(lambda name: (places.get(name.partition("+")[0], len(places)), "+" in name))
+        whole = whole.assign(order=order).sort_values(["labels", "order", "experiment", "seed"], kind="stable")
+        whole = whole.drop(columns="order")
         write_table(whole.round(5), out / f"{file}.csv")
 
 
@@ -116,9 +161,9 @@ def record_cohort(folder, patients, seed):
 
 def _run_row(name, labels, table, history, found):
     """What was trained, on how much, and how fast: the first columns of runs.csv."""
-    experiment, visited, seconds = EXPERIMENTS[name], int(history.patches_worth.iloc[-1]), history.seconds.sum()
+    visited, seconds = int(history.patches_worth.iloc[-1]), history.seconds.sum()
     return {
-        "experiment": name, "labels": labels, "network": experiment.network,
+        "experiment": name, "labels": labels, "network": EXPERIMENTS[experiment_of(name)[0]].network,
         "voxels_learnt": int(history.voxels_learnt.iloc[-1]), "patches_worth": visited, "epochs": len(history),
         "training_scans": int((table.split == "train").sum()),
         "test_scans": len(found.scans), "test_lesions": len(found.lesions), "training_seconds": round(seconds),
@@ -129,6 +174,33 @@ def _run_row(name, labels, table, history, found):
 def _thinned(sweep):
     """All thresholds without a minimum volume, and all minimum volumes at 0.5: the rest would be megabytes."""
     return sweep[(sweep.min_volume_mm3 == 0) | (sweep.threshold == 0.5)]
+
+
+def _at_odds(points):
+    """A scan's operating points at the thresholds `ODDS`: at each the lowest one that is not below it."""
+    rows = []
+    for _, scan in points.groupby("scan_id", sort=False):
+        scan = scan.sort_values("threshold", ascending=False)
+        at = np.searchsorted(-scan.threshold.to_numpy(), -ODDS, side="right") - 1
+        nothing = scan.iloc[0].tp * 0  # above the scan's first point nothing is predicted
+        part = scan.iloc[np.maximum(at, 0)].assign(threshold=ODDS)
+        part.loc[at < 0, ["tp", "fp"]] = nothing
+        rows.append(part.assign(fn=scan.tp.iloc[0] + scan.fn.iloc[0] - part.tp))
+    return pd.concat(rows, ignore_index=True)[["scan_id", "patient_id", "threshold", "tp", "fn", "fp"]]
+
+
+def _with_chance(sweep, test, folder, margin_mm=None):
+    """A sweep with what `kit.metrics.chance_recall` counts, at a few thresholds of the scans that have a whole map."""
+    parts = [pd.DataFrame(columns=["scan_id", "threshold", "min_volume_mm3", "placed", "hits"])]
+    for row in test.to_dict("records"):
+        if (path := folder / row["scan_id"] / "map.nii.gz").is_file():
+            scan = load_row(row, spacing_mm=None)  # where maps are scored
+            region = to_own_grid(search_region(load_row(row), row), scan)
+            options = {"spacing_mm": scan.spacing_mm, "margin_mm": margin_mm, "thresholds": CHANCE_AT, "draws": 2}
+            found = chance_recall(load_map(path, scan), scan.label, region, **options)
+            parts.append(found.assign(scan_id=row["scan_id"], min_volume_mm3=0))
+    keys = ["scan_id", "threshold", "min_volume_mm3"]
+    return sweep[SCORED].merge(pd.concat(parts[len(parts) > 1 :]), on=keys, how="left", validate="one_to_one")
 
 
 def _borders(test, folder):

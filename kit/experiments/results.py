@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from kit.experiments.runs import RunError
-from kit.metrics import compare, intervals, partitions, score, with_interval
+from kit.metrics import compare, correct, intervals, partitions, score, with_interval
 from kit.models import Detector
 from kit.scans import select, write_table
 
@@ -43,17 +43,20 @@ WHOLE_SCAN_FORMAT = (
 
 @dataclass(frozen=True)
 class Record:
-    """The tables of recorded runs, each row with its `experiment` and kind of `labels`; see `kit.experiments.record`.
+    """The tables of recorded runs, each row with `experiment`, kind of `labels` and `seed` (`kit.experiments.record`).
 
-    `runs`: size, seed, commit, hardware, time. `histories`: as `kit.experiments.train` returns. `sweeps`: as
-    `kit.metrics.sweep`, for every test scan. `lesions`: every test lesion, and whether it was `found` at 0.5.
-    `borders`: as `kit.metrics.border_profile`, over all test scans.
+    `runs`: size, commit, hardware, time. `histories`: as `kit.experiments.train` returns. Of whole test scans `sweeps`
+    (as `kit.metrics.sweep`), `points` (counts at finer thresholds, for FROC curves) and `lesions` (each lesion's fate
+    at some thresholds). `sampled`: a sweep of partitions of the test scans. Where sweeps have `placed` and `hits`,
+    these are of `kit.metrics.chance_recall`. `borders`: as `kit.metrics.border_profile`, over all partitions.
     """
 
     runs: pd.DataFrame
     histories: pd.DataFrame
     sweeps: pd.DataFrame
+    points: pd.DataFrame
     lesions: pd.DataFrame
+    sampled: pd.DataFrame
     borders: pd.DataFrame
 
     def of(self, experiment, labels="clean"):
@@ -75,7 +78,7 @@ def read_record(folder):
     """
     names = [field.name for field in fields(Record)]
     if not folder:
-        return Record(*(pd.DataFrame(columns=["experiment", "labels"]) for _ in names))
+        return Record(*(pd.DataFrame(columns=["experiment", "labels", "seed"]) for _ in names))
     missing = [name for name in names if not (Path(folder) / f"{name}.csv").is_file()]
     if missing:
         raise RunError(f"{folder}: {missing[0]}.csv is missing; make a record by `python -m kit record`, or pass ''")
@@ -107,7 +110,7 @@ def comparison_table(name, sweep, patches_worth, record, threshold=0.5):
     """
     rows = {"measured here": score_row(sweep, patches_worth, threshold)}
     if mine := record.of(name):
-        rows["recorded"] = score_row(mine.sweeps, int(mine.runs.patches_worth.iloc[0]), threshold)
+        rows["recorded"] = score_row(mine.sampled, int(mine.runs.patches_worth.iloc[0]), threshold)
     rows["published"] = published_row(name)
     return pd.concat(rows, names=["source", ""]).droplevel(1)
 
@@ -153,8 +156,9 @@ def evaluate_sampled(name, trained, table, folder, record, *, device="auto", pro
 
 
 def score_row(sweep, patches_worth, threshold=0.5):
-    """Pool the sweep of a cohort's scans into one row with the columns of `comparison_table`."""
-    found = intervals(sweep_at(sweep, threshold), by=["threshold"])
+    """Pool the sweep of a cohort's scans, of all trainings where it has their `seed`: a row of `comparison_table`."""
+    trainings = "seed" if "seed" in sweep else None
+    found = intervals(sweep_at(sweep, threshold), by=["threshold"], trainings=trainings)
     return found.assign(lesions=found.tp + found.fn, patches_worth=patches_worth)[COLUMNS]
 
 
@@ -166,13 +170,13 @@ def record_table(record, threshold=0.5, labels="clean"):
     kit.experiments.RunError
         If no experiment with such labels is recorded.
     """
-    names = record.runs[record.runs.labels == labels].experiment
+    names = record.runs[record.runs.labels == labels].experiment.drop_duplicates()
     if names.empty:
         raise RunError(f"nothing with {labels} labels is recorded; make a record by `python -m kit record`")
     rows = {}
     for name in names:
         mine = record.of(name, labels)
-        rows[name] = score_row(mine.sweeps, int(mine.runs.patches_worth.iloc[0]), threshold)
+        rows[name] = score_row(mine.sampled, int(mine.runs.patches_worth.iloc[0]), threshold)
     return pd.concat(rows, names=["experiment", ""]).droplevel(1)
 
 
@@ -190,7 +194,8 @@ def changes(record, pairs, threshold=0.5):
     -------
     pandas.DataFrame
         Indexed by change ("A → B") and rate (of `SCORES`): the columns of `kit.metrics.compare`, after less before on
-        the same patients, and `published`, all as fractions; NaN where the thesis lacks one of the two.
+        the same patients and over all trainings, `corrected` (p by Holm's method over all rows: `kit.metrics.correct`)
+        and `published`, all as fractions; NaN where the thesis lacks one of the two.
     """
     printed = published_sampled()[list(SCORES)]
     rows = {}
@@ -200,7 +205,8 @@ def changes(record, pairs, threshold=0.5):
             rows[f"{before} → {after}"] = compare_recorded(record, before, after, threshold).assign(published=published)
     if not rows:
         return pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=["change", "rate"]))
-    return pd.concat(rows, names=["change", "rate"])
+    found = pd.concat(rows, names=["change", "rate"])
+    return found.assign(corrected=correct(found.p))
 
 
 def compare_recorded(record, before, after, threshold=0.5, labels=("clean", "clean")):
@@ -214,8 +220,8 @@ def compare_recorded(record, before, after, threshold=0.5, labels=("clean", "cle
         mine = record.of(name, kind)
         if not mine:
             raise RunError(f"{name} with {kind} labels is not recorded; `python -m kit record` can add it")
-        sides.append(sweep_at(mine.sweeps, threshold))
-    return compare(*sides).loc[list(SCORES)]
+        sides.append(sweep_at(mine.sampled, threshold))
+    return compare(*sides, trainings="seed").loc[list(SCORES)]
 
 
 def sweep_at(sweep, threshold=0.5, min_volume_mm3=0):

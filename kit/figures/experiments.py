@@ -149,10 +149,13 @@ def training_curves(axes, history):
 def learning_curves(ax, histories, score="validation_loss"):
     """Draw one score of several experiments' training over the size of the run, in patches' worth.
 
-    `histories` has the rows of `kit.experiments.train` with their `experiment`.
+    `histories` has the rows of `kit.experiments.train` with their `experiment` and `seed`; each training has a line.
     """
-    for name, history in histories.groupby("experiment", sort=False):
-        ax.plot(history.patches_worth / 1000, history[score], markersize=4, label=name, **network_style(name))
+    seen = set()
+    for (name, _), history in histories.groupby(["experiment", "seed"], sort=False):
+        label = None if name in seen else name
+        ax.plot(history.patches_worth / 1000, history[score], markersize=4, label=label, **network_style(name))
+        seen.add(name)
     ax.set_xlim(0, None)
     ax.legend(fontsize=8)
     return labelled(ax, "", "patches' worth (thousands)", score.replace("_", " "))

@@ -29,7 +29,15 @@ from kit.metrics.rates import (
     with_and_without_lesions,
     with_interval,
 )
-from kit.metrics.scoring import PredictionError, Scores, find_predictions, partitions, read_table, score
+from kit.metrics.scoring import (
+    PARTITION_MARGIN_MM,
+    PredictionError,
+    Scores,
+    find_predictions,
+    partitions,
+    read_table,
+    score,
+)
 from kit.metrics.sweeps import (
     MIN_VOLUMES_MM3,
     THRESHOLDS,

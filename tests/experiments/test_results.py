@@ -36,13 +36,17 @@ def sweep_of(tp, fn, fp, threshold=(0.5, 0.9)):
 def record(tmp_path):
     """Two experiments on three patients, read back from files."""
     sweeps = {"A": sweep_of([1, 0, 3], [1, 2, 0], [5, 6, 7]), "B": sweep_of([2, 1, 3], [0, 1, 0], [4, 5, 6])}
-    runs = [{"experiment": name, "labels": "clean", "patches_worth": 9000} for name in sweeps]
+    own = {"labels": "clean", "seed": 7}
+    runs = [{"experiment": name, **own, "patches_worth": 9000} for name in sweeps]
+    sampled = pd.concat(sweep.assign(experiment=name, **own) for name, sweep in sweeps.items())
     tables = {
         "runs": pd.DataFrame(runs),
-        "histories": pd.DataFrame([{"experiment": "A", "labels": "clean", "epoch": 1}]),
-        "sweeps": pd.concat(sweep.assign(experiment=name, labels="clean") for name, sweep in sweeps.items()),
-        "lesions": pd.DataFrame([{"experiment": "A", "labels": "clean", "found": True}]),
-        "borders": pd.DataFrame([{"experiment": "A", "labels": "clean", "distance_mm": 1}]),
+        "histories": pd.DataFrame([{"experiment": "A", **own, "epoch": 1}]),
+        "sweeps": sampled,
+        "points": sampled,
+        "lesions": pd.DataFrame([{"experiment": "A", **own, "found": True}]),
+        "sampled": sampled,
+        "borders": pd.DataFrame([{"experiment": "A", **own, "distance_mm": 1}]),
     }
     for name, part in tables.items():
         part.to_csv(tmp_path / f"{name}.csv", index=False)
