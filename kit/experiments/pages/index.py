@@ -91,7 +91,7 @@ def _card(path, notebook, failed):
         **{"name": path.stem, "number": path.stem.partition("_")[0], "title": title, "values": values},
         **{"question": _inline(question.replace("**", "")), "takeaway": _inline(takeaway)},
         **{"picture": thumbnail(picture) if picture else None, "took": minutes(_seconds(notebook))},
-        **{"failed": (errors or ["no error of a cell"])[-1] if broken else None},
+        **{"failed": (errors or ["stopped before its end"])[-1] if broken else None},
         **{"parameters": {name: _shown(value) for name, value in values.items()}},
         "page": f"{path.stem}.html",
     }
