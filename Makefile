@@ -70,7 +70,7 @@ cohort: $(READY)
 	$(call step,built-in cohort,$(BIN)/python -m kit phantom data_manifest.csv)
 
 run-browser: $(READY)
-	$(call step,viewers in JupyterLab in Chromium,$(PYTEST) -m browser tests/test_browser.py)
+	$(call step,viewers in JupyterLab and pages in Chromium,$(PYTEST) -m browser tests/test_browser.py tests/test_pages_in_browser.py)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
