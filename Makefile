@@ -27,7 +27,7 @@ SPREAD := KIT_CACHE= OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadfile
 step = @printf '\n== %s\n' '$(1)'; begun=$$(date +%s); ( $(2) ); code=$$?; end=done; [ $$code -eq 0 ] || end=FAILED; \
 	printf '== %s: %s after %d s\n' '$(1)' $$end $$(( $$(date +%s) - begun )); exit $$code
 
-.PHONY: help demo test check lab notebooks clean lint unit unit-quick run-notebooks run-browser cohort
+.PHONY: help demo test check lab notebooks clean lint unit unit-quick run-notebooks compare-notebook run-browser cohort
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -37,7 +37,7 @@ help:  ## list the commands
 demo: $(READY)  ## run all notebooks at their quick profile and make HTML pages of them
 	$(call step,notebooks to pages,$(BIN)/python -m kit demo --out runs/demo --jobs $(JOBS))
 
-test: $(READY) lint unit run-notebooks run-browser  ## all tests: style and floors and units and doctests and notebooks and browser
+test: $(READY) lint unit run-notebooks compare-notebook run-browser  ## all tests: style and floors and units and doctests and notebooks and browser
 	@printf '\nall tests passed\n'
 
 check: $(READY) lint unit-quick  ## the tests of a minute or two: no notebooks and nothing slow
@@ -68,6 +68,9 @@ run-notebooks: $(READY) cohort
 
 cohort: $(READY)
 	$(call step,built-in cohort,$(BIN)/python -m kit phantom data_manifest.csv)
+
+compare-notebook: $(READY)
+	$(call step,notebook 01: stable cells as committed,$(PYTEST) --nbval-lax notebooks/01_data_statistics.ipynb)
 
 run-browser: $(READY)
 	$(call step,viewers in JupyterLab and pages in Chromium,$(PYTEST) -m browser tests/test_browser.py tests/test_pages_in_browser.py)

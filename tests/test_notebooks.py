@@ -2,13 +2,11 @@
 
 import ast
 import importlib
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pandas as pd
 import papermill
 import pytest
@@ -172,27 +170,6 @@ def test_a_notebook_runs_from_nothing(execute, name):
     done = execute(name)
     assert done.error is None
     assert_shows_figures_and_no_trouble(done.notebook)
-
-
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-
-
-def texts_of(notebook):
-    """What the cells show as text, without pictures and addresses in memory."""
-    return ["\n".join(str(o.get("text") or o.get("data", {}).get("text/plain", "")) for o in cell.outputs)
-            for cell in clean(notebook).cells if cell.cell_type == "code"]  # fmt: skip
-
-
-@pytest.mark.notebooks
-@pytest.mark.xdist_group("01_data_statistics")
-def test_the_statistics_are_the_committed_ones_on_every_machine(execute):
-    here, saved = (texts_of(one) for one in (execute("01_data_statistics").notebook, committed("01_data_statistics")))
-    here = [text for text in here if text]
-    saved = [text for text in saved if text]
-    assert [NUMBER.sub("#", text).split() for text in here] == [NUMBER.sub("#", text).split() for text in saved]
-    numbers = ([float(number) for text in texts for number in NUMBER.findall(text)] for texts in (here, saved))
-    np.testing.assert_allclose(*numbers, rtol=0.02, atol=0.011)  # sums of floats differ by machine
-    assert sum(map(len, saved)) > 3000
 
 
 EXPERIMENTS = [name for name in NOTEBOOKS if "_network_" in name]

@@ -180,7 +180,7 @@ def clean(notebook):
     """A copy of an executed notebook without what differs between two runs: times and progress bars.
 
     Figures, tables and text stay, and so does what else was written to stderr: it is better read than hidden. Counts
-    stay: they show that a cell was run, and in which order.
+    stay because nbval takes a cell without one for a cell that was not run.
 
     >>> bar = nbformat.v4.new_output("stream", name="stderr", text="training:  7%|7  | 1/14 [00:01<00:13]")
     >>> cell = nbformat.v4.new_code_cell("train()", outputs=[bar])
