@@ -1,5 +1,7 @@
 """A record is made by one command, goes on where it stopped, and says where each figure comes from."""
 
+import shutil
+
 import pytest
 from small_scans import write_cohort
 
@@ -17,22 +19,50 @@ def table(tmp_path_factory):
     return table.assign(patient_id=list("pqrst"), session=1, split=["train", "train", "validation", "test", "test"])
 
 
-def test_a_run_leaves_what_the_record_is_read_from(table, tmp_path):
-    row = record_experiment("A", table, tmp_path / "runs", **SIZE)
+@pytest.fixture(scope="module")
+def first(table, tmp_path_factory):
+    """A finished run of A: its row, and the folder of runs."""
+    runs = tmp_path_factory.mktemp("record") / "runs"
+    return record_experiment("A", table, runs, **SIZE), runs
+
+
+@pytest.fixture
+def runs(first, tmp_path):
+    """A folder of runs of a test's own, with that run in it."""
+    return shutil.copytree(first[1], tmp_path / "runs")
+
+
+def test_a_run_leaves_what_the_record_is_read_from(table, first, runs, tmp_path):
+    row = first[0]
     assert (row.patches_worth, row.training_scans, row.test_scans, row.test_lesions) == (128, 2, 2, 6)
-    record_experiment("A", table, tmp_path / "runs", labels="faulty", **SIZE)
-    gather(tmp_path / "runs", tmp_path / "results")
+    record_experiment("A", table, runs, labels="faulty", **SIZE | {"scans": 1})
+    gather(runs, tmp_path / "results")
     found = read_record(tmp_path / "results")
     assert found.runs[["experiment", "labels"]].values.tolist() == [["A", "clean"], ["A", "faulty"]]
     assert found.runs.hardware.str.contains("CPU").all()
     assert len(found.of("A", "faulty").histories) == 2
     assert record_table(found).loc["A", "lesions"] == 6
+    assert found.runs.seed.tolist() == [2015, 2015]
+    mine = found.of("A")
+    assert mine.sweeps[mine.sweeps.threshold == 0.5].scan_id.nunique() == 2
+    assert mine.lesions.groupby("threshold").size().eq(6).all()
+    assert mine.sampled.placed.notna().any()  # what is found by chance
+    assert (mine.points.tp + mine.points.fn).groupby(mine.points.threshold).sum().eq(6).all()
 
 
 def test_unknown_words_are_refused_all_at_once_before_any_work(tmp_path):
     with pytest.raises(RunError, match=r"experiment is 'Z'(.|\n)*labels is 'fault' \(perhaps 'faulty' is meant\)"):
         record_experiment("Z", None, tmp_path / "runs", labels="fault", **SIZE)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_variant_is_named_after_its_experiment_and_fewer_whole_scans_are_mapped(table, tmp_path):
+    row = record_experiment(
+        "A+cohort", table, tmp_path, scans=1, **{k: v for k, v in SIZE.items() if k != "intensities"}
+    )
+    assert (row.experiment, row.network, row.intensities, row.test_scans) == ("A+cohort", "A", "cohort", 1)
+    with pytest.raises(RunError, match=r"variant is 'chort' \(perhaps 'cohort' is meant\)"):
+        record_experiment("A+chort", table, tmp_path, **SIZE)
 
 
 def test_faulty_labels_are_seen_in_training_only(table, tmp_path, monkeypatch):
@@ -49,12 +79,11 @@ def test_faulty_labels_are_seen_in_training_only(table, tmp_path, monkeypatch):
     assert seen["train"].label.str.contains("labels-faulty").all()
 
 
-def test_a_finished_run_is_read_back(table, tmp_path, monkeypatch):
-    first = record_experiment("A", table, tmp_path, **SIZE)
+def test_a_finished_run_is_read_back(table, first, runs, monkeypatch):
     monkeypatch.setattr("kit.experiments.training.learn_patches", None)
     monkeypatch.setattr("kit.models.detector.probability_map", None)
-    second = record_experiment("A", table, tmp_path, **SIZE)
-    assert second.patches_per_second == first.patches_per_second
+    second = record_experiment("A", table, runs, **SIZE)
+    assert second.patches_per_second == first[0].patches_per_second
 
 
 def test_the_command_refuses_another_cohort_in_the_same_folder(tmp_path, capsys, monkeypatch):
@@ -66,8 +95,8 @@ def test_the_command_refuses_another_cohort_in_the_same_folder(tmp_path, capsys,
     assert "another cohort than the 12 patients of seed 2016" in capsys.readouterr().err
 
 
-def test_a_longer_run_is_evaluated_anew(table, tmp_path):
-    assert record_experiment("A", table, tmp_path, **SIZE).patches_worth == 128
-    longer = record_experiment("A", table, tmp_path, **SIZE | {"budget": 192, "epochs": 3})
+def test_a_longer_run_is_evaluated_anew(table, runs):
+    longer = record_experiment("A", table, runs, **SIZE | {"budget": 192, "epochs": 3, "scans": 1})
     assert longer.patches_worth == 192
-    assert sorted(path.name for path in (tmp_path / "A-clean").glob("sampled_*")) == ["sampled_128", "sampled_192"]
+    folders = sorted(path.name for path in (runs / "A-clean-2015").glob("*_*") if path.is_dir())
+    assert folders == ["sampled_128", "sampled_192", "whole_128", "whole_192"]

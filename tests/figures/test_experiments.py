@@ -76,7 +76,9 @@ def test_profiles_and_learning_curves_have_a_line_a_network(axes):
     profile = border_profile(truth * 0.9, truth)
     ax = experiments.border_profiles(axes(), {"D": profile, "G": profile}, {"D": {"color": "red"}})
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["D", "G"]
-    histories = pd.DataFrame({"experiment": ["A", "A", "D"], "patches_worth": [1, 2, 1], "validation_loss": 0.1})
+    histories = pd.DataFrame(
+        {"experiment": ["A", "A", "D"], "seed": 1, "patches_worth": [1, 2, 1], "validation_loss": 0.1}
+    )
     assert len(experiments.learning_curves(axes(), histories).lines) == 2
 
 
@@ -100,7 +102,7 @@ def test_one_epoch_is_a_point(axes):
 
 
 def test_a_training_panel_shows_the_recorded_runs_asked_for_with_clean_labels():
-    recorded = history([0.01, 0.01]).assign(experiment=["A", "B"], labels="clean")
+    recorded = history([0.01, 0.01]).assign(experiment=["A", "B"], labels="clean", seed=1)
     recorded = pd.concat([recorded, recorded.assign(labels="faulty"), recorded.assign(experiment="G")])
     figure = experiments.training_panel(Figure(), "B", history([0.01, 0.001]), recorded, ["A"])
     assert [line.get_label() for line in figure.axes[2].lines] == ["A", "B"]
