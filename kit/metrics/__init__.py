@@ -5,6 +5,7 @@ from kit.metrics.curves import (
     FP_PER_SCAN,
     auroc,
     average_precision,
+    compare_froc,
     expected_calibration_error,
     froc,
     froc_average,

@@ -12,6 +12,7 @@ from kit.metrics import (
     FP_PER_SCAN,
     auroc,
     average_precision,
+    compare_froc,
     detect,
     expected_calibration_error,
     froc,
@@ -86,6 +87,50 @@ def test_intervals_agree_with_drawing_the_points_themselves(statistic):
     )
     expected = np.nanquantile(values, [0.025, 0.975])
     assert ours.iloc[-1][["low", "high"]].tolist() == pytest.approx(expected.tolist())
+
+
+def trained_twice():
+    """Two trainings that saw the drawn scans, the second a little worse."""
+    points = points_of(DRAWN)
+    return pd.concat([points.assign(seed=1), points.assign(seed=2, fp=points.fp + 1)])
+
+
+def test_recall_of_two_trainings_is_the_mean_of_their_curves_each_at_its_own_threshold():
+    points = trained_twice()
+    each = [froc_average(part, draws=2).recall for _, part in points.groupby("seed")]
+    assert each[0].loc["average"] != each[1].loc["average"]
+    both = froc_average(points, trainings="seed", draws=50)
+    assert both.recall.tolist() == pytest.approx(np.mean(each, axis=0).tolist())
+
+
+def test_intervals_over_trainings_agree_with_drawing_patients_and_trainings():
+    points, draws = trained_twice(), 30
+    weights, trained = patient_weights(3, draws, 5).astype(int), patient_weights(2, draws, (5, 1)).astype(int)
+    values = []
+    for counts, times in zip(weights, trained, strict=True):
+        curves = []
+        for (_, part), n in zip(points.groupby("seed"), times, strict=True):
+            patients = [rows for _, rows in part.groupby("patient_id")]
+            drawn = [patients[i].assign(scan_id=f"{i}-{k}") for i, m in enumerate(counts) for k in range(m)]
+            curves += n * [froc_average(pd.concat(drawn), draws=2).recall.loc["average"]]
+        values.append(np.mean(curves))
+    table = froc_average(points, trainings="seed", draws=draws, seed=5)
+    assert table.loc["average", ["low", "high"]].tolist() == pytest.approx(np.nanquantile(values, [0.025, 0.975]))
+
+
+def test_a_network_compared_with_itself_differs_by_nothing_and_one_that_finds_more_by_what_it_finds():
+    points = points_of(DRAWN)
+    same = compare_froc(points, points, draws=50)
+    assert same.difference.eq(0).all()
+    assert same.p.eq(1).all()
+    better = points.assign(tp=points.tp + points.fn, fn=0)
+    found = compare_froc(points, better, (1, 8), draws=200)
+    expected = froc_average(better, (1, 8), draws=2).recall - froc_average(points, (1, 8), draws=2).recall
+    assert found.difference.tolist() == pytest.approx(expected.tolist())
+    assert (found.low <= found.difference).all()
+    assert (found.difference <= found.high).all()
+    with pytest.raises(ValueError, match="compare them on the same patients"):
+        compare_froc(points, points[points.patient_id != points.patient_id.iloc[0]])
 
 
 def test_a_cohort_without_lesions_has_no_recall_but_false_positives():

@@ -5,6 +5,7 @@ from kit.metrics.rates.bootstrap import (
     DRAWS,
     compare,
     correct,
+    crossing_p,
     intervals,
     patient_weights,
     quantiles,

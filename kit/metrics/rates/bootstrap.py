@@ -144,7 +144,7 @@ def compare(
     drawn = drawn[1] - drawn[0]  # (draw, rate)
     low, high = _limits(drawn, confidence)
     if trainings:
-        p = _crossing_p(drawn)
+        p = crossing_p(drawn)
     else:
         p = _exchange_p(left.to_numpy(float), right.to_numpy(float), columns, rates, permutations, seed)
     result = {"a": values[0], "b": values[1], "difference": values[1] - values[0], "low": low, "high": high, "p": p}
@@ -268,7 +268,7 @@ def _paired(a, b, cluster, trainings):
     return a, b
 
 
-def _crossing_p(drawn):
+def crossing_p(drawn):
     """Two-sided p of each rate from (draw, rate) differences; the draw that was measured counts as one."""
     known = ~np.isnan(drawn)
     sides = [(known & some).sum(0) for some in (drawn <= 0, drawn >= 0)]
