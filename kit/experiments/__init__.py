@@ -39,6 +39,8 @@ from kit.experiments.results import (
     evaluate_sampled,
     format_scores,
     format_whole_scans,
+    found_by,
+    operating_table,
     published_row,
     published_sampled,
     published_whole_scans,
@@ -46,6 +48,8 @@ from kit.experiments.results import (
     record_table,
     score_row,
     sweep_at,
+    whole_scan_changes,
+    whole_scan_table,
 )
 from kit.experiments.runs import Run, RunError, check_device, environment, open_run
 from kit.experiments.steps import evaluate, hard_negatives

@@ -47,4 +47,5 @@ from kit.metrics.sweeps import (
     score_scan,
     sweep,
     sweep_lesions,
+    sweep_lesions_of,
 )

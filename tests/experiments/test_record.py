@@ -72,7 +72,7 @@ def test_faulty_labels_are_seen_in_training_only(table, tmp_path, monkeypatch):
         seen["train"] = cohort
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kit.experiments.record.run_experiment", spied)
+    monkeypatch.setattr("kit.experiments.record.making.run_experiment", spied)
     with pytest.raises(KeyboardInterrupt):
         record_experiment("A", table, tmp_path, labels="faulty", **SIZE)
     assert set(seen["train"].split) == {"train", "validation"}
@@ -87,7 +87,7 @@ def test_a_finished_run_is_read_back(table, first, runs, monkeypatch):
 
 
 def test_the_command_refuses_another_cohort_in_the_same_folder(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("kit.experiments.record.make_missing", lambda table: table)
+    monkeypatch.setattr("kit.experiments.record.making.make_missing", lambda table: table)
     folder = tmp_path / "cohort"
     folder.mkdir()
     plan_cohort(12, 2015, follow_ups=0).to_csv(folder / "manifest.csv", index=False)  # the same names, other heads

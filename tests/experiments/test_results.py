@@ -12,11 +12,15 @@ from kit.experiments import (
     compare_recorded,
     comparison_table,
     format_scores,
+    found_by,
+    operating_table,
     published_row,
     published_sampled,
     read_record,
     record_table,
     sweep_at,
+    whole_scan_changes,
+    whole_scan_table,
 )
 from kit.metrics import compare
 
@@ -139,6 +143,51 @@ def test_changes_are_steps_with_what_the_thesis_published_of_them(record):
     )
     printed = published_sampled()
     assert found.published["A → B", "recall"] == pytest.approx(printed.recall["B"] - printed.recall["A"])
+
+
+def test_recall_found_by_chance_stands_beside_the_recall_of_the_record(record):
+    moved = record.sampled.assign(placed=4, hits=1)
+    table = record_table(Record(**{**vars(record), "sampled": moved}))
+    assert table.chance.tolist() == [0.25, 0.25]
+    assert format_scores(table)["by chance %"].tolist() == ["25.0", "25.0"]
+    assert "by chance %" not in format_scores(record_table(record))
+
+
+@pytest.fixture
+def twice(record):
+    """The record with two trainings of each experiment, the second with more false positives."""
+    points = record.sampled[["experiment", "labels", "seed", "scan_id", "patient_id", "threshold", "tp", "fn", "fp"]]
+    points = pd.concat([points, points.assign(seed=8, fp=points.fp + 1)])
+    fates = [("A", 7, 8, 6, True, 0.5), ("A", 7, 8, 4, False, 0), ("A", 8, 8, 6, False, 0), ("A", 8, 8, 4, False, 0),
+             ("B", 7, 8, 6, True, 0.9), ("B", 7, 8, 4, True, 0.7), ("B", 7, np.nan, 6, False, 0)]  # fmt: skip
+    lesions = pd.DataFrame(fates, columns=["experiment", "seed", "fp_per_scan", "diameter_mm", "found", "dice"])
+    lesions = lesions.assign(labels="clean", scan_id="s0", component=(lesions.diameter_mm == 6) + 1, threshold=0.5)
+    lesions = lesions.assign(volume_mm3=lesions.diameter_mm**3, size_mm=lesions.diameter_mm)
+    return Record(**{**vars(record), "points": points, "lesions": lesions})
+
+
+def test_recall_on_whole_scans_is_that_of_each_training_at_so_many_false_positives(twice):
+    table = whole_scan_table(twice, (8, 5))
+    assert table.recall["A"].round(4).tolist() == pytest.approx([4 / 7, 2 / 7, 3 / 7], abs=1e-4)  # 5 or 6 a scan
+    assert table.trainings.eq(2).all()
+    found = whole_scan_changes(twice, [("A", "B"), ("A", "C")], (8, 5))
+    assert found.index.tolist() == [("A → B", 8), ("A → B", 5)]
+    assert found.difference["A → B", 8] == pytest.approx(2 / 7)
+    assert (found.corrected >= found.p).all()
+    assert whole_scan_changes(twice, [("A", "C")]).empty
+
+
+def test_a_training_works_where_it_has_so_many_false_positives(twice):
+    table = operating_table(twice.of("A"))
+    assert table.index.tolist() == [(7, 8), (8, 8)]
+    assert table.loc[(7, 8), ["lesions", "found", "recall", "recall_5mm", "dice"]].tolist() == [2, 1, 0.5, 1, 0.5]
+    assert np.isnan(table.loc[(8, 8), "dice"])
+
+
+def test_each_lesion_is_found_by_a_share_of_the_trainings(twice):
+    shares = found_by(twice)
+    assert shares.columns.tolist() == ["volume_mm3", "diameter_mm", "size_mm", "A", "B"]
+    assert shares[["diameter_mm", "A", "B"]].values.tolist() == [[4, 0, 1], [6, 0.5, 1]]
 
 
 def test_without_a_record_there_are_no_changes():

@@ -20,7 +20,17 @@ import pandas as pd
 from kit.experiments.faults import FAULTS, with_faults
 from kit.experiments.recipes import EXPERIMENTS, run_experiment
 from kit.experiments.runs import RunError, check_choices, environment
-from kit.metrics import PARTITION_MARGIN_MM, border_profile, chance_recall, partitions, pool_profiles, score
+from kit.metrics import (
+    PARTITION_MARGIN_MM,
+    border_profile,
+    chance_recall,
+    froc,
+    pair,
+    partitions,
+    pool_profiles,
+    score,
+    sweep_lesions_of,
+)
 from kit.models import Detector
 from kit.phantom import make_missing, plan_cohort
 from kit.scans import (
@@ -34,7 +44,7 @@ from kit.scans import (
     write_table,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TABLES = ("runs", "histories", "sweeps", "points", "lesions", "sampled", "borders")
 VARIANTS = {  # of an experiment: what `+word` after its name changes
     "hard-negatives": {"scheme": "hard-negatives"},
@@ -48,7 +58,19 @@ ABOVE = 0.1  # whole scans are mapped around what exceeds it
 CHANCE_AT = (0.3, 0.5, 0.7, 0.9, 0.99)  # thresholds of the chance control
 ODDS = 1 / (1 + np.exp(-np.arange(-2, 9.1, 0.25)))  # thresholds of points.csv, evenly spaced in the logit
 SCORED = ["scan_id", "patient_id", "threshold", "min_volume_mm3", "tp", "fn", "fp", "dice", "dice_healthy", "slices"]
-FATES = ["scan_id", "patient_id", "threshold", "component", "volume_mm3", "diameter_mm", "size_mm", "found", "dice"]
+RATES = (8, 4, 2, 1)  # false positives a scan at which lesions.csv has a row of each lesion, beside fixed thresholds
+FATES = [
+    "scan_id",
+    "patient_id",
+    "fp_per_scan",
+    "threshold",
+    "component",
+    "volume_mm3",
+    "diameter_mm",
+    "size_mm",
+    "found",
+    "dice",
+]
 
 
 def record_experiment(
@@ -102,7 +124,7 @@ def record_experiment(
     tables = {
         "runs": pd.DataFrame([run]), "histories": history,
         "sweeps": _with_chance(_thinned(whole.sweep), test, parts[1]),
-        "points": _at_odds(whole.points), "lesions": whole.lesion_sweep.query("min_volume_mm3 == 0")[FATES],
+        "points": _at_odds(whole.points), "lesions": _fates(whole, test, parts[1]),
         "sampled": _with_chance(sampled.sweep.query("min_volume_mm3 == 0"), test, parts[1], PARTITION_MARGIN_MM),
         "borders": _borders(test, parts[0]),
     }  # fmt: skip
@@ -187,6 +209,20 @@ def _at_odds(points):
         part.loc[at < 0, ["tp", "fp"]] = nothing
         rows.append(part.assign(fn=scan.tp.iloc[0] + scan.fn.iloc[0] - part.tp))
     return pd.concat(rows, ignore_index=True)[["scan_id", "patient_id", "threshold", "tp", "fn", "fp"]]
+
+
+def _fates(whole, test, folder):
+    """What becomes of each lesion, at fixed thresholds and where there are 8, 4, 2 and 1 false positives a scan."""
+    curve, parts = froc(whole.points), [whole.lesion_sweep.query("min_volume_mm3 == 0").assign(fp_per_scan=np.nan)]
+    allowed = {rate: curve[curve.fp_per_scan <= rate] for rate in RATES}
+    at = {rate: rows.threshold[rows.recall.idxmax()] for rate, rows in allowed.items() if len(rows)}
+    for row in test[test.scan_id.isin(whole.scans.scan_id)].to_dict("records"):
+        scan = load_row(row, spacing_mm=None)  # where maps are scored
+        pairing = pair(load_map(folder / row["scan_id"] / "map.nii.gz", scan), scan.label, scan.spacing_mm)
+        for rate, threshold in at.items():
+            found = sweep_lesions_of(pairing, (threshold,), (0,))
+            parts.append(found.assign(fp_per_scan=rate, scan_id=row["scan_id"], patient_id=row["patient_id"]))
+    return pd.concat(parts, ignore_index=True)[FATES]
 
 
 def _with_chance(sweep, test, folder, margin_mm=None):

@@ -1,0 +1,207 @@
+"""A record is read: the tables of experiments that were trained several times (`python -m kit record` writes them)."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+
+from kit.experiments.results.published import SCORES, published_sampled
+from kit.experiments.results.sampled import score_row, sweep_at
+from kit.experiments.runs import RunError
+from kit.metrics import compare, compare_froc, correct, froc_average
+
+RATES = (8, 4, 2, 1)  # false positives a scan at which recall is compared
+
+
+@dataclass(frozen=True)
+class Record:
+    """The tables of recorded runs, each row with `experiment`, kind of `labels` and `seed` (`kit.experiments.record`).
+
+    `runs`: size, commit, hardware, time. `histories`: as `kit.experiments.train` returns. Of whole test scans `sweeps`
+    (as `kit.metrics.sweep`), `points` (counts at finer thresholds, for FROC curves) and `lesions` (each lesion's fate
+    at some thresholds). `sampled`: a sweep of partitions of the test scans. Where sweeps have `placed` and `hits`,
+    these are of `kit.metrics.chance_recall`. `borders`: as `kit.metrics.border_profile`, over all partitions.
+    """
+
+    runs: pd.DataFrame
+    histories: pd.DataFrame
+    sweeps: pd.DataFrame
+    points: pd.DataFrame
+    lesions: pd.DataFrame
+    sampled: pd.DataFrame
+    borders: pd.DataFrame
+
+    def of(self, experiment, labels="clean"):
+        """The part of one experiment; false where the record has none."""
+        parts = (getattr(self, field.name) for field in fields(self))
+        return Record(*(part[(part.experiment == experiment) & (part.labels == labels)] for part in parts))
+
+    def names(self, labels="clean"):
+        """The experiments with such labels, in the order of the tables."""
+        return list(self.runs[self.runs.labels == labels].experiment.drop_duplicates())
+
+    def __bool__(self):
+        return len(self.runs) > 0
+
+
+def read_record(folder):
+    """Read the tables that `kit.experiments.gather` wrote; an empty path gives an empty record.
+
+    Raises
+    ------
+    kit.experiments.RunError
+        If the folder lacks one of the tables.
+    """
+    names = [field.name for field in fields(Record)]
+    if not folder:
+        return Record(*(pd.DataFrame(columns=["experiment", "labels", "seed"]) for _ in names))
+    missing = [name for name in names if not (Path(folder) / f"{name}.csv").is_file()]
+    if missing:
+        raise RunError(f"{folder}: {missing[0]}.csv is missing; make a record by `python -m kit record`, or pass ''")
+    return Record(*(pd.read_csv(Path(folder) / f"{name}.csv") for name in names))
+
+
+def record_table(record, threshold=0.5, labels="clean"):
+    """Every recorded experiment in the columns of `comparison_table`, indexed by experiment.
+
+    Raises
+    ------
+    kit.experiments.RunError
+        If no experiment with such labels is recorded.
+    """
+    names = record.names(labels)
+    if not names:
+        raise RunError(f"nothing with {labels} labels is recorded; make a record by `python -m kit record`")
+    rows = {}
+    for name in names:
+        mine = record.of(name, labels)
+        rows[name] = score_row(mine.sampled, int(mine.runs.patches_worth.iloc[0]), threshold)
+    return pd.concat(rows, names=["experiment", ""]).droplevel(1)
+
+
+def changes(record, pairs, threshold=0.5):
+    """What going from one recorded experiment to another changed, and what it changed in the thesis (Table 5.5).
+
+    Parameters
+    ----------
+    record : Record
+    pairs : sequence of (str, str)
+        Experiments before and after; pairs of which one is not recorded are left out.
+    threshold : float
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by change ("A → B") and rate (of `SCORES`): the columns of `kit.metrics.compare`, after less before on
+        the same patients and over all trainings, `corrected` (p by Holm's method over all rows: `kit.metrics.correct`)
+        and `published`, all as fractions; NaN where the thesis lacks one of the two.
+    """
+    printed = published_sampled()[list(SCORES)]
+    rows = {}
+    for before, after in dict.fromkeys(pairs):
+        if record.of(before) and record.of(after):
+            published = printed.reindex([after]).iloc[0] - printed.reindex([before]).iloc[0]
+            rows[f"{before} → {after}"] = compare_recorded(record, before, after, threshold).assign(published=published)
+    if not rows:
+        return pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=["change", "rate"]))
+    found = pd.concat(rows, names=["change", "rate"])
+    return found.assign(corrected=correct(found.p))
+
+
+def compare_recorded(record, before, after, threshold=0.5, labels=("clean", "clean")):
+    """Compare two recorded experiments patient by patient: how much each score changes from `before` to `after`.
+
+    `labels` are the kinds of training labels of the two. Returns `kit.metrics.compare`, indexed by the four `SCORES`;
+    RunError if one of the two is not recorded.
+    """
+    sides = []
+    for name, kind in zip((before, after), labels, strict=True):
+        mine = record.of(name, kind)
+        if not mine:
+            raise RunError(f"{name} with {kind} labels is not recorded; `python -m kit record` can add it")
+        sides.append(sweep_at(mine.sampled, threshold))
+    return compare(*sides, trainings="seed").loc[list(SCORES)]
+
+
+def whole_scan_table(record, rates=RATES, labels="clean"):
+    """Recall of every recorded experiment on whole scans at given numbers of false positives a scan.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by experiment and false positives a scan (and "average"): recall with low and high, a 95 % bootstrap
+        over patients and trainings (`kit.metrics.froc_average`), and trainings, the number of them.
+    """
+    rows = {}
+    for name in record.names(labels):
+        points = record.of(name, labels).points
+        rows[name] = froc_average(points, rates, trainings="seed").assign(trainings=points.seed.nunique())
+    return pd.concat(rows, names=["experiment"])
+
+
+def whole_scan_changes(record, pairs, rates=(8, 2)):
+    """What going from one recorded experiment to another changed of the recall on whole scans.
+
+    Parameters
+    ----------
+    record : Record
+    pairs : sequence of (str, str)
+        Experiments before and after; pairs of which one is not recorded are left out.
+    rates : sequence of float
+        False positives a scan.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by change ("A → B") and false positives a scan: the columns of `kit.metrics.compare_froc`, and
+        `corrected`, p by Holm's method over all rows.
+    """
+    rows = {}
+    for before, after in dict.fromkeys(pairs):
+        sides = [record.of(name).points for name in (before, after)]
+        if all(map(len, sides)):
+            rows[f"{before} → {after}"] = compare_froc(*sides, rates, trainings="seed").drop(index="average")
+    if not rows:
+        names = ["change", "false positives a scan"]
+        return pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=names))
+    found = pd.concat(rows, names=["change"])
+    return found.assign(corrected=correct(found.p))
+
+
+def operating_table(part, rates=RATES):
+    """Where each training of an experiment works at given numbers of false positives a scan.
+
+    Parameters
+    ----------
+    part : Record
+        Of one experiment, see `Record.of`.
+    rates : sequence of float
+        Of `RATES`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by seed and false positives a scan: threshold, lesions, found, recall, recall_5mm (of lesions of 5 mm
+        and more) and dice, the mean Dice of the lesions that are found.
+    """
+    at = part.lesions[part.lesions.fp_per_scan.isin(rates)]
+    large, keys = at.found.where(at.diameter_mm >= 5), ["seed", "fp_per_scan"]
+    found = at.assign(large=large.astype(float), dice=at.dice.where(at.found)).groupby(keys)
+    table = found.agg(threshold=("threshold", "first"), lesions=("found", "size"), found=("found", "sum"),
+                      recall=("found", "mean"), recall_5mm=("large", "mean"), dice=("dice", "mean"))  # fmt: skip
+    return table.rename_axis(["seed", "false positives a scan"])
+
+
+def found_by(record, rate=8, labels="clean"):
+    """How often each test lesion is found: a share of an experiment's trainings, at so many false positives a scan.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by scan_id and component: volume_mm3, diameter_mm, size_mm, and a column for each experiment.
+    """
+    at = record.lesions[(record.lesions.fp_per_scan == rate) & (record.lesions.labels == labels)]
+    lesion = ["scan_id", "component"]
+    shares = at.assign(found=at.found.astype(float)).pivot_table(columns="experiment", index=lesion, values="found")
+    known = at.groupby(lesion)[["volume_mm3", "diameter_mm", "size_mm"]].first()
+    return known.join(shares[[name for name in record.names(labels) if name in shares]])
