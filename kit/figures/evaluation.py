@@ -125,14 +125,20 @@ def froc_curve(ax, curve, averages=None, *, label=None, colour=BLUE):
         at = averages.drop(index="average")
         mean = 100 * averages.recall["average"]
         ax.plot(at.index.astype(float), 100 * at.recall, "D", color=colour, markersize=5, label=f"average {mean:.0f} %")
-    ax.set_xscale("log", base=2)
+    froc_axis(ax)
     ax.set(xlim=(1 / 16, max(16, 1.1 * curve.fp_per_scan.max())), ylim=(-2, 102))
+    ax.legend(loc="upper left", fontsize=8)
+    return labelled(ax, "FROC", "false positives a scan", "recall (%)")
+
+
+def froc_axis(ax):
+    """Let false positives a scan double from tick to tick."""
+    ax.set_xscale("log", base=2)
     ax.xaxis.set_major_locator(FixedLocator(FP_TICKS))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(lambda value, _: f"1/{round(1 / value)}" if value < 1 else f"{value:g}")
     ax.grid(alpha=0.3)
-    ax.legend(loc="upper left", fontsize=8)
-    return labelled(ax, "FROC", "false positives a scan", "recall (%)")
+    return ax
 
 
 def false_positives_of_scans(ax, scans):

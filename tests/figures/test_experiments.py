@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from kit.experiments import EXPERIMENTS, SCORES, published_row
 from kit.figures import KIND_COLOURS, experiments, network_style
+from kit.figures.style import BLUE, PALE
 from kit.metrics import border_profile, sweep
 from kit.samplers import WHY, Cohort, draw
 
@@ -16,7 +17,7 @@ from kit.samplers import WHY, Cohort, draw
 def test_every_experiment_looks_different_and_every_reason_has_a_marker():
     styles = [tuple(network_style(name).values()) for name in EXPERIMENTS]
     assert len(set(styles)) == len(EXPERIMENTS)
-    assert set(experiments.MARKERS) == set(WHY) <= set(KIND_COLOURS)
+    assert set(experiments.panels.MARKERS) == set(WHY) <= set(KIND_COLOURS)
 
 
 def test_sample_patches_show_lesions_above_and_healthy_ones_below(cohort):
@@ -36,7 +37,7 @@ def test_a_scheme_panel_shows_what_each_scheme_drew_on_one_slice(cohort):
     for ax, rows in zip(figure.axes, draws.values(), strict=True):
         marked = sum(len(marks.get_offsets()) for marks in ax.collections[1:])  # the first is the label's outline
         assert marked == (rows.slice == at.slice).sum()
-        assert ax.get_xlim() == (at.column - experiments.ZOOM, at.column + experiments.ZOOM)
+        assert ax.get_xlim() == (at.column - experiments.panels.ZOOM, at.column + experiments.panels.ZOOM)
     figure.canvas.draw()
 
 
@@ -49,7 +50,7 @@ def test_drawn_voxels_are_marked_by_reason_and_pairs_are_joined(cohort, axes):
     joined = rows[rows.pair >= 0].groupby("pair").size()
     assert len(ax.lines) == len(joined)
     assert (joined == 2).any()
-    figure = experiments.legend_of_reasons(ax.figure, rows.why)
+    figure = experiments.panels.legend_of_reasons(ax.figure, rows.why)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [why for why in WHY if why in set(rows.why)]
 
 
@@ -62,12 +63,13 @@ def test_a_forest_has_a_dot_an_interval_and_a_star_for_every_experiment(axes):
     assert stars == pytest.approx([84.7, 89.8])
 
 
-def test_changes_whose_interval_holds_zero_are_grey(axes):
+def test_changes_that_a_corrected_test_does_not_carry_are_grey(axes):
     index = pd.MultiIndex.from_tuples([("A → B", "recall"), ("B → C", "recall")], names=["change", "rate"])
-    values = {"difference": [0.1, 0.2], "low": [-0.1, 0.1], "high": [0.3, 0.3], "published": [0.02, np.nan]}
+    values = {"difference": [0.1, 0.2], "low": [-0.1, 0.1], "high": [0.3, 0.3], "corrected": [0.2, 0.04]}
+    values |= {"published": [0.02, np.nan]}
     ax = experiments.change_plot(axes(), pd.DataFrame(values, index=index), "recall")
     dots = [line for line in ax.lines if line.get_marker() == "o"]
-    assert [line.get_color() for line in dots] == [experiments.BLUE, "0.6"]  # from below: the last change first
+    assert [line.get_color() for line in dots] == [BLUE, "0.6"]  # from below: the last change first
 
 
 def test_profiles_and_learning_curves_have_a_line_a_network(axes):
@@ -143,3 +145,59 @@ def test_a_lesion_panel_shows_each_lesion_above_and_its_probability_below():
     assert [ax.get_title() for ax in upper] == ["a, 3.1 mm, found", "b, 3.1 mm, missed"]
     assert [len(ax.images) for ax in (*upper, *lower)] == [1, 1, 2, 2]
     assert len(experiments.lesion_panel(Figure(), lesions[:0], load).axes) == 2
+
+
+@pytest.fixture
+def points():
+    """Operating points of two trainings of D and one of A on two scans."""
+    rows = [
+        {"experiment": name, "seed": seed, "scan_id": scan, "patient_id": scan, "threshold": threshold, "tp": hits,
+         "fn": 2 - hits, "fp": 4 * hits + seed}
+        for name, seed in (("A", 1), ("D", 1), ("D", 2)) for scan in "st" for threshold, hits in ((0.9, 1), (0.5, 2))
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_each_training_has_a_curve_and_others_lie_behind_in_grey(points, axes):
+    ax = experiments.froc_lines(axes(), points, ["D"], ["A"])
+    assert [line.get_color() for line in ax.lines] == [PALE, *2 * [network_style("D")["color"]]]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["D"]
+    assert ax.lines[1].get_ydata().tolist() == [50, 100]
+    assert ax.lines[1].get_xdata().tolist() == [5, 9]
+
+
+def test_small_multiples_have_an_axes_an_experiment(points):
+    figure = experiments.froc_multiples(Figure(), points, columns=3)
+    assert [ax.get_title() for ax in figure.axes] == ["A", "D", ""]
+    assert [len(ax.lines) for ax in figure.axes[:2]] == [3, 3]
+
+
+def test_curves_of_precision_recall_and_size_stand_one_above_the_other():
+    lesions = [{"threshold": t, "size_mm": mm, "found": mm > 4 + t, "fp_per_scan": np.nan, "experiment": name}
+               for name in "AD" for t in (0.3, 0.9) for mm in (3, 4.5, 8)]  # fmt: skip
+    sweeps = [{"experiment": name, "threshold": t, "min_volume_mm3": 0, "tp": 2, "fn": 1, "fp": 3 if t < 0.5 else 1}
+              for name in "AD" for t in (0.3, 0.9)]  # fmt: skip
+    figure = experiments.curve_multiples(Figure(), pd.DataFrame(sweeps), pd.DataFrame(lesions))
+    upper, lower = figure.axes[0], figure.axes[1]
+    assert upper.get_title() == "A"
+    assert sorted(upper.lines[0].get_ydata().tolist()) == pytest.approx([40, 200 / 3])
+    assert [line.get_label() for line in lower.lines] == ["θ 0.3", "θ 0.9"]
+
+
+def test_a_lesion_that_nobody_finds_has_a_triangle(axes):
+    shares = pd.DataFrame({"volume_mm3": 1, "diameter_mm": [9, 3, 5], "size_mm": 1, "A": [1, 0, 0], "D": [1, 0, 0.5]})
+    ax = experiments.found_matrix(axes(), shares)
+    assert ax.collections[0].get_array().reshape(2, 3).tolist() == [[0, 0, 1], [0, 0.5, 1]]  # smallest lesion first
+    assert [line.get_xdata()[0] for line in ax.lines] == [0.5]
+
+
+def test_a_gallery_has_the_label_each_map_a_scale_and_a_bar_of_colours():
+    image, label = np.linspace(0, 1, 100 * 80).reshape(100, 80), np.zeros((100, 80), bool)
+    label[40:50, 30:40] = True
+    figure = experiments.map_gallery(Figure(), image, label, {"A": 0.9 * label, "D": 0.05 * label}, columns=2)
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[:3] == ["label", "A", "D"]
+    seen = [int((~ax.images[-1].get_array().mask).sum()) for ax in figure.axes[1:3]]
+    assert seen == [100, 0]
+    assert figure.axes[0].lines[0].get_xdata().tolist() == [5, 55]
+    assert figure.axes[-1].get_ylabel() == "probability of lesion"

@@ -1,4 +1,4 @@
-"""Figures of the experiments (notebooks 02 to 09, 13, 15): what a network is shown, how it learns and what it finds.
+"""What a network is shown, how it learns and what it finds: one experiment at a time.
 
 A panel fills the whole matplotlib Figure or SubFigure it is given; every other function draws on the axes it is given.
 What was drawn on is returned. Published figures are stars.
@@ -8,18 +8,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from kit.figures.evaluation import precision_recall, published_point, recall_over_size
+from kit.figures.experiments.records import learning_curves
 from kit.figures.slices import finding_crops, show_slice
-from kit.figures.style import BLUE, GREEN, GREY, KIND_COLOURS, ORANGE, STAR, clear, labelled, network_style
+from kit.figures.style import BLUE, GREEN, GREY, KIND_COLOURS, ORANGE, clear, labelled, network_style
 from kit.metrics import recall_by_size, summarise
 from kit.samplers import patches
 
 MARKERS = {"lesion": "o", "lesion border": "o", "beside the border": "s", "healthy": "s"}  # why a voxel was drawn
-TITLES = {
-    "recall": "recall (%)",
-    "precision": "precision (%)",
-    "dice": "Dice of lesions",
-    "dice_healthy": "Dice, healthy",
-}
 SIZES_MM = (0, 3, 5, 7, 10, 100)  # classes of a lesion's diameter
 WINDOW = (-1, 3)  # of normalised scans
 ZOOM = 22  # voxels on each side of the middle of a `scheme_panel`
@@ -146,21 +141,6 @@ def training_curves(axes, history):
     return axes
 
 
-def learning_curves(ax, histories, score="validation_loss"):
-    """Draw one score of several experiments' training over the size of the run, in patches' worth.
-
-    `histories` has the rows of `kit.experiments.train` with their `experiment` and `seed`; each training has a line.
-    """
-    seen = set()
-    for (name, _), history in histories.groupby(["experiment", "seed"], sort=False):
-        label = None if name in seen else name
-        ax.plot(history.patches_worth / 1000, history[score], markersize=4, label=label, **network_style(name))
-        seen.add(name)
-    ax.set_xlim(0, None)
-    ax.legend(fontsize=8)
-    return labelled(ax, "", "patches' worth (thousands)", score.replace("_", " "))
-
-
 def sampled_panel(figure, name, sweeps, lesions, compared):
     """Show an experiment's sampled evaluation: precision over recall, and recall by size (its part of Fig. B.1 to B.3).
 
@@ -207,77 +187,3 @@ def lesion_panel(figure, lesions, load):
         finding_crops(upper, scan.image, [lesion.centre], titles=[title], label=scan.label)
         finding_crops(lower, scan.image, [lesion.centre], probability=probability)
     return figure
-
-
-def forest_plot(axes, measured, published):
-    """Draw every experiment's scores with their intervals, one axes a score, and the published figures.
-
-    Parameters
-    ----------
-    axes : sequence of Axes
-        For recall, precision and the Dice of lesions and of healthy tissue, in this order; they share the experiments.
-    measured : pandas.DataFrame
-        Indexed by experiment: recall, precision, dice, dice_healthy in [0, 1], each with its `_low` and `_high`.
-    published : pandas.DataFrame
-        The same scores, indexed by experiment; what is missing has no star.
-    """
-    names = list(measured.index)[::-1]
-    for ax, (score, title) in zip(axes, TITLES.items(), strict=False):
-        scale = 100 if title.endswith("(%)") else 1
-        for at, name in enumerate(names):
-            value, low, high = (scale * measured.loc[name, score + end] for end in ("", "_low", "_high"))
-            style = network_style(name)
-            ax.plot([low, high], [at, at], color=style["color"], linewidth=2)
-            ax.plot(value, at, color=style["color"], marker=style["marker"], markersize=6)
-            if name in published.index:
-                ax.plot(scale * published.loc[name, score], at, markersize=9, zorder=3, **STAR)
-        ax.set_yticks(range(len(names)), names)
-        ax.set(xlabel=title, ylim=(-0.7, len(names) - 0.3))
-        ax.grid(axis="x", color="0.9")
-        ax.set_axisbelow(True)
-    return axes
-
-
-def change_plot(ax, changes, rate):
-    """Draw what each change of network or scheme did to a rate, with its interval.
-
-    Parameters
-    ----------
-    changes : pandas.DataFrame
-        Indexed by (change, rate): difference, low, high, published, as fractions.
-    rate : str
-        Such as "recall".
-    """
-    mine = changes.xs(rate, level="rate")[::-1]
-    ax.axvline(0, color=GREY, linewidth=1)
-    for at, (_, row) in enumerate(mine.iterrows()):
-        colour = BLUE if row.low > 0 or row.high < 0 else "0.6"
-        ax.plot([100 * row.low, 100 * row.high], [at, at], color=colour, linewidth=2)
-        ax.plot(100 * row.difference, at, "o", color=colour)
-        ax.plot(100 * row.published, at, markersize=9, zorder=3, **STAR)
-    ax.set_yticks(range(len(mine)), mine.index)
-    ax.grid(axis="x", color="0.9")
-    return labelled(ax, "", f"change of {rate} (percentage points); blue: the interval is clear of 0", "")
-
-
-def border_profiles(ax, profiles, styles=None):
-    """Draw mean probability over the distance from the true border in mm, a line a network.
-
-    Parameters
-    ----------
-    profiles : dict of str to pandas.DataFrame
-        Name to `kit.metrics.border_profile`.
-    styles : dict of str to dict, optional
-        Options of a line, such as its colour and dash, by name.
-    """
-    ax.axvspan(0, 6, color="0.94", zorder=0)
-    ax.axvline(0, color=GREY, linewidth=1)
-    for name, profile in profiles.items():
-        at = profile.distance_mm - 0.5 * (profile.distance_mm > 0) + 0.5 * (profile.distance_mm < 0)  # mid of the bin
-        style = {"marker": "o"} | (styles or {}).get(name, {})
-        ax.plot(at, profile.probability, markersize=4, label=name, **style)
-    ax.set(xlim=(-5.2, 5.2), ylim=(0, 1))
-    ax.legend(fontsize=8)
-    return labelled(
-        ax, "", "distance from the true border (mm); grey: outside the lesion", "mean probability of lesion"
-    )
