@@ -27,6 +27,7 @@ from kit.experiments import (
     NotebookError,
     check_device,
     clean,
+    cut_slices,
     experiment_of,
     find_notebook,
     gather,
@@ -118,6 +119,7 @@ def record(given):
     for name in given.experiments:
         print(record_experiment(name, table, given.runs, **options, **size).to_string(), flush=True)
         gather(given.runs, given.out)
+    cut_slices(given.runs, table, given.out, labels=given.labels, seed=given.seed, scans=given.scans)
 
 
 def score(given):

@@ -26,7 +26,17 @@ from kit.experiments.recipes import (
     run_experiment,
     run_size,
 )
-from kit.experiments.record import ROOT, VARIANTS, experiment_of, gather, record_cohort, record_experiment
+from kit.experiments.record import (
+    ROOT,
+    VARIANTS,
+    Slices,
+    cut_slices,
+    experiment_of,
+    gather,
+    read_slices,
+    record_cohort,
+    record_experiment,
+)
 from kit.experiments.results import (
     COHORT,
     MINUTES_PER_SCAN,

@@ -2,12 +2,16 @@
 
 import shutil
 
+import numpy as np
+import pandas as pd
 import pytest
 from small_scans import write_cohort
 
 from kit.__main__ import main
-from kit.experiments import RunError, gather, read_record, record_experiment, record_table
+from kit.experiments import RunError, cut_slices, gather, read_record, read_slices, record_experiment, record_table
+from kit.experiments.record import slices
 from kit.phantom import plan_cohort
+from kit.scans import load_map, load_scan
 
 SIZE = {"examples": "patches", "budget": 128, "epochs": 2, "validation_patches": 32, "device": "cpu", "progress": False}
 SIZE |= {"intensities": "scan"}  # these heads hold no brain
@@ -45,9 +49,34 @@ def test_a_run_leaves_what_the_record_is_read_from(table, first, runs, tmp_path)
     assert found.runs.seed.tolist() == [2015, 2015]
     mine = found.of("A")
     assert mine.sweeps[mine.sweeps.threshold == 0.5].scan_id.nunique() == 2
-    assert mine.lesions.groupby("threshold").size().eq(6).all()
+    assert mine.lesions.groupby(["threshold", "fp_per_scan"], dropna=False).size().eq(6).all()
     assert mine.sampled.placed.notna().any()  # what is found by chance
     assert (mine.points.tp + mine.points.fn).groupby(mine.points.threshold).sum().eq(6).all()
+    cut_slices(runs, table, tmp_path / "results")
+    shown = read_slices(tmp_path / "results")
+    assert len(shown.table) == len(shown.images) == len(shown.labels) == len(shown.maps["A"]) > 0
+    for at, (scan_id, place) in enumerate(shown.table[["scan_id", "slice"]].to_numpy()):
+        scan = load_scan(*table.set_index("scan_id").loc[scan_id, ["image", "label"]], spacing_mm=None)
+        folder = runs / "A-clean-2015" / "whole_128" / scan_id
+        there = tuple(slice(length) for length in scan.label.shape[1:])
+        assert np.array_equal(shown.labels[at][there], scan.label[place])
+        assert np.abs(shown.maps["A"][at][there] - load_map(folder / "map.nii.gz", scan)[place]).max() < 0.003
+
+
+def test_slices_show_lesions_all_some_and_none_find_each_of_another_scan():
+    rows = [("s", 1, 9, "AD"), ("t", 1, 3, "AD"), ("s", 2, 4, "A"), ("u", 1, 5, "D"), ("v", 1, 2, ""), ("u", 2, 7, "")]
+    fates = [{"scan_id": scan, "component": one, "diameter_mm": mm, "found": name in by, "experiment": name}
+             for scan, one, mm, by in rows for name in "AD"]  # fmt: skip
+    chosen = slices._lesions_to_show(pd.DataFrame(fates), 2)
+    assert [lesion[:2] for lesion in chosen] == [("s", 1), ("t", 1), ("u", 1), ("v", 1)]
+    assert chosen[3][2] == "2.0 mm, found by 0 of 2"
+
+
+def test_slices_of_no_record_are_refused_with_a_remedy(tmp_path):
+    with pytest.raises(RunError, match=r"slices\.npz is missing; `python -m kit record` writes it"):
+        read_slices(tmp_path)
+    with pytest.raises(RunError, match="no finished training with clean labels and seed 2015"):
+        cut_slices(tmp_path, None, tmp_path)
 
 
 def test_unknown_words_are_refused_all_at_once_before_any_work(tmp_path):

@@ -6,7 +6,8 @@
 Trains each experiment on a synthetic cohort of its own. Whole test scans are mapped (around what exceeds `ABOVE`), and
 partitions of them (Table 5.5) in full. Seven tables are written: runs.csv (a row a run: size, seed, commit, hardware,
 time), histories.csv, sweeps.csv, points.csv and lesions.csv (whole scans), sampled.csv (partitions, with what a map
-finds by chance), borders.csv (`kit.metrics.border_profile`). `kit.experiments.read_record` reads them.
+finds by chance), borders.csv (`kit.metrics.border_profile`). `kit.experiments.read_record` reads them. At the end some
+slices are written with all maps (`kit.experiments.cut_slices`).
 A run that was stopped goes on where it was when the same command is given again.
 """
 

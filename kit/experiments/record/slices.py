@@ -1,0 +1,147 @@
+"""Slices of test scans with the map of every recorded network, to be looked at without the maps (Fig. A.1-A.3, 7.2)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+
+from kit.experiments.runs import RunError
+from kit.scans import components, load_map, load_row, replacing, write_table
+
+FOUND_AT = 8  # false positives a scan of each network
+LIT = 0.5  # probability of what counts as a false positive
+CLEAR_MM = 5  # from any lesion
+WINDOW = (1, 99.7)  # percentiles of the head that are black and white
+STEPS = 255  # of the numbers that images and probabilities are kept as
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """What `read_slices` returns.
+
+    `table` has a row a slice: scan_id, slice, what (why it is shown), spacing_row_mm, spacing_column_mm. `images` (0 to
+    1) and `labels` are (n, row, column), `maps` has such an array of probabilities for each experiment.
+    """
+
+    table: pd.DataFrame
+    images: np.ndarray
+    labels: np.ndarray
+    maps: dict
+
+
+def cut_slices(runs, table, out, *, labels="clean", seed=2015, scans=None):
+    """Choose slices by what the recorded networks found, and write them with all maps: slices.csv and slices.npz.
+
+    Shown are, each from another patient where there are enough: the largest lesion that all networks find, the smallest
+    such lesion, the lesion on which networks disagree most, the largest lesion that none finds, and the two places off
+    lesions that most networks light.
+
+    Parameters
+    ----------
+    runs : path
+        The working folder of `record_experiment`.
+    table : pandas.DataFrame
+        The record's cohort.
+    out : path
+    labels, seed
+        Of the trainings that are shown.
+    scans : int, optional
+        As given to `record_experiment`.
+    """
+    done = _finished(runs, labels, seed)
+    test = table[table.split == "test"].head(scans or len(table)).set_index("scan_id", drop=False)
+    fates = pd.concat([pd.read_csv(folder / "lesions.csv").assign(experiment=name) for name, folder in done.items()])
+    fates = fates[(fates.fp_per_scan == FOUND_AT) & fates.scan_id.isin(test.scan_id)]
+    chosen = _lesions_to_show(fates, len(done))
+    chosen += _lit_places(done, test, {scan for scan, *_ in chosen})
+    parts = [_cut(test.loc[scan].to_dict(), at, done) for scan, at, _ in chosen]
+    rows = [{"scan_id": scan, "slice": place, "what": what, "spacing_row_mm": step[0], "spacing_column_mm": step[1]}
+            for (scan, _, what), (place, step, *_) in zip(chosen, parts, strict=True)]  # fmt: skip
+    images, marks, maps = (_stack([part[k] for part in parts]) for k in (2, 3, 4))
+    Path(out).mkdir(parents=True, exist_ok=True)
+    with replacing(Path(out) / "slices.npz") as part, part.open("wb") as file:
+        np.savez_compressed(file, experiments=np.array(list(done)), images=images, labels=marks, maps=maps)
+    write_table(pd.DataFrame(rows), Path(out) / "slices.csv")
+
+
+def read_slices(folder):
+    """Read what `cut_slices` wrote: `Slices`; RunError where it is missing."""
+    folder = Path(folder)
+    if not (folder / "slices.npz").is_file():
+        raise RunError(f"{folder}: slices.npz is missing; `python -m kit record` writes it")
+    with np.load(folder / "slices.npz") as file:
+        maps = {str(name): file["maps"][:, at] / np.float32(STEPS) for at, name in enumerate(file["experiments"])}
+        return Slices(pd.read_csv(folder / "slices.csv"), file["images"] / np.float32(STEPS), file["labels"] > 0, maps)
+
+
+def _finished(runs, labels, seed):
+    """Experiment to folder of the finished trainings of a seed, variants left out."""
+    folders = {path.parent.name: path.parent for path in sorted(Path(runs).glob("*/borders.csv"))}
+    end = f"-{labels}-{seed}"
+    done = {name.removesuffix(end): folder for name, folder in folders.items() if name.endswith(end)}
+    done = {name: folder for name, folder in done.items() if "+" not in name}
+    if not done:
+        raise RunError(f"{runs}: no finished training with {labels} labels and seed {seed}")
+    return done
+
+
+def _lesions_to_show(fates, networks):
+    """(scan, component, words) of lesions, each of another scan where that is possible."""
+    lesions = fates.groupby(["scan_id", "component"]).agg(mm=("diameter_mm", "first"), found=("found", "sum"))
+    lesions = lesions.assign(off=(lesions.found - networks / 2).abs())  # from half of the networks
+    kinds = (
+        lesions[lesions.found == networks].sort_values("mm", ascending=False),
+        lesions[lesions.found == networks].sort_values("mm"),
+        lesions[lesions.off < networks / 2].sort_values(["off", "mm"], ascending=[True, False]),
+        lesions[lesions.found == 0].sort_values("mm", ascending=False),
+    )
+    chosen = []
+    for kind in kinds:
+        fresh = [at for at in kind.index if at[0] not in {scan for scan, *_ in chosen}] or list(kind.index)
+        if fresh:
+            words = f"{kind.mm[fresh[0]]:.1f} mm, found by {int(kind.found[fresh[0]])} of {networks}"
+            chosen.append((*fresh[0], words))
+    return chosen
+
+
+def _lit_places(done, test, seen, count=2):
+    """(scan, (slice, row, column), words) of places off lesions that most networks light, each of another scan."""
+    places = []
+    for row in test.to_dict("records"):
+        scan = load_row(row, spacing_mm=None)
+        away = ndimage.distance_transform_edt(~scan.label, scan.spacing_mm) > CLEAR_MM
+        lit = sum((_map(folder, row, scan) > LIT).astype(np.uint8) for folder in done.values()) * away
+        at = np.unravel_index(ndimage.uniform_filter(lit.astype(np.float32), 3).argmax(), lit.shape)
+        places.append((int(lit[at]), row["scan_id"] not in seen, row["scan_id"], tuple(map(int, at))))
+    best = sorted(places, reverse=True)[:count]
+    return [(scan, at, f"no lesion, lit by {number} of {len(done)}") for number, _, scan, at in best if number]
+
+
+def _cut(row, at, done):
+    """Slice number, spacing in the slice, image, label, and maps (experiment, row, column), the last three as uint8."""
+    scan = load_row(row, spacing_mm=None)
+    place = at[0] if isinstance(at, tuple) else _middle(components(scan.label) == at)
+    low, high = np.percentile(scan.image[scan.image > scan.image.min()], WINDOW)
+    image = np.clip((scan.image[place] - low) / (high - low), 0, 1)
+    maps = np.stack([_map(folder, row, scan)[place] for folder in done.values()])
+    whole = [np.round(STEPS * part).astype(np.uint8) for part in (image, maps)]
+    return place, tuple(map(float, scan.spacing_mm[1:])), whole[0], scan.label[place].astype(np.uint8), whole[1]
+
+
+def _middle(lesion):
+    """The slice that shows most of a lesion."""
+    return int(lesion.sum(axis=(1, 2)).argmax())
+
+
+def _map(folder, row, scan):
+    visited = int(pd.read_csv(folder / "runs.csv").patches_worth.iloc[0])
+    return load_map(folder / f"whole_{visited}" / row["scan_id"] / "map.nii.gz", scan)
+
+
+def _stack(parts):
+    """Arrays of one kind, padded to the largest."""
+    shape = np.max([part.shape for part in parts], axis=0)
+    widths = [[(0, int(wide - own)) for wide, own in zip(shape, part.shape, strict=True)] for part in parts]
+    return np.stack([np.pad(part, width) for part, width in zip(parts, widths, strict=True)])
