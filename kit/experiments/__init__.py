@@ -43,6 +43,7 @@ from kit.experiments.results import (
     SCANS_PER_PATIENT,
     SCORES,
     Record,
+    before_and_after,
     changes,
     compare_recorded,
     comparison_table,

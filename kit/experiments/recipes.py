@@ -1,14 +1,15 @@
 """Experiments as a table: which network, trained on which samples, for how long; adding one is adding a row."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from kit.experiments.runs import check_choices, check_device, open_run
+from kit.experiments.runs import RunError, check_choices, check_device, open_run
 from kit.experiments.steps import choose_device
 from kit.experiments.training import EXAMPLES, PRECISIONS, train
-from kit.models import build
+from kit.models import Detector, build, load_weights, weights_metadata
 from kit.samplers import AUGMENTATIONS, INTENSITIES, SCHEMES, describe, draw, prepare, scheme_of
 from kit.scans import SEARCHES, select
 
@@ -27,6 +28,8 @@ PROFILES = {
         "patches": {"budget": None, "epochs": None, "validation_patches": None},
     },
 }
+
+FINE_TUNING_RATE = 0.001  # a tenth of the rate for fresh weights: see LOG.md, 2026-11-25
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,14 @@ def run_experiment(
     augment="none",
     intensities="brain",
     search="head",
+    weights="",
     seed=0,
     cache_dir=None,
     **options,
 ):
     """Train one experiment on a manifest's training scans, or go on with a run that was stopped.
+
+    With `weights` it starts from a trained network (fine-tuning), and learns at a tenth of the learning rate.
 
     Parameters
     ----------
@@ -101,6 +107,9 @@ def run_experiment(
         scans come with skull and without.
     search : {"head", "brain"}
         Where healthy voxels are drawn, see `kit.scans.search_region`.
+    weights : path
+        Of the same network, from `weights/` or an earlier run; "": fresh ones of `seed`. Scans are normalised as they
+        were for that network.
     options
         dtype, "auto" by default: bfloat16 where the device computes in it, else float32.
         Others override the profile (budget: steps on segments, or patches to visit in all, 0 being the profile's own;
@@ -115,9 +124,9 @@ def run_experiment(
     ------
     kit.experiments.RunError
         Before any work, for an unknown experiment, profile, intensities, dtype, scheme, augmentation or device; or if
-        the folder holds a run with other parameters.
+        the folder holds a run with other parameters; for `weights` that want other intensities.
     kit.models.ModelError
-        For a network that cannot be built.
+        For a network that cannot be built, or `weights` that cannot be read or are another network's.
     """
     check_common(profile, options.get("device", "auto"))
     if options.get("dtype", "auto") == "auto":
@@ -132,18 +141,33 @@ def run_experiment(
     experiment = EXPERIMENTS[name]
     scheme = scheme or experiment.scheme
     check_choices(scheme=(scheme, SCHEMES))
-    network = build(experiment.network, seed=seed)
-    size = run_size(experiment, profile, options, examples=examples)
+    network, own, start = _start(experiment.network, weights, intensities, seed)
+    size = run_size(experiment, profile, own | options, examples=examples)
     words = {"examples": examples, "scheme": scheme, "augment": augment, "intensities": intensities, "search": search}
-    run = open_run(folder, {"experiment": name, **words, "seed": seed, **_decisive(size, examples)})
+    run = open_run(folder, {"experiment": name, **words, **start, "seed": seed, **_decisive(size, examples)})
     cache = cache_dir or run.folder.parent / "cache"
     reading = {"intensities": intensities, "search": search, "progress": options.get("progress", True)}
-    cohort = prepare(select(table, "train"), cache, **reading)
+    known = Detector.load(experiment.network, weights).statistics if weights else intensities
+    known = {} if isinstance(known, str) else {"statistics": known}
+    cohort = prepare(select(table, "train"), cache, **known, **reading)
     validation = prepare(select(table, "validation"), cache, statistics=cohort.statistics, **reading)
-    about = {"experiment": name, **words, **_priors(cohort, scheme), **_as_metadata(cohort.statistics)}
+    about = {"experiment": name, **words, **start, **_priors(cohort, scheme), **_as_metadata(cohort.statistics)}
     given = {"examples": examples, "scheme": scheme, "augment": augment, "seed": seed, "run": run, "metadata": about}
     history = train(network, cohort, validation, **given, **size)
     return network, cohort.statistics, history
+
+
+def _start(network, weights, intensities, seed):
+    """A network to begin with, options that go with it, and what is written down of its weights."""
+    module = build(network, seed=seed)
+    if not weights:
+        return module, {}, {}
+    load_weights(module, weights)
+    learnt = weights_metadata(weights).get("intensities", "scan")
+    if learnt != intensities:
+        raise RunError(f"{weights}: learnt from scans normalised by {learnt!r}; give intensities={learnt!r}")
+    start = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
+    return module, {"learning_rate": FINE_TUNING_RATE}, {"start": start}
 
 
 def check_common(profile, device):

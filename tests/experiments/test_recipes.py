@@ -1,10 +1,12 @@
 """An experiment is a row of data, its run resumes, and its weights say how the scans were normalised."""
 
+import hashlib
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from small_scans import make_scan, write_cohort
 
 from kit.experiments import (
@@ -13,6 +15,7 @@ from kit.experiments import (
     PROFILES,
     Experiment,
     RunError,
+    before_and_after,
     best_dtype,
     evaluate_sampled,
     first_epoch,
@@ -180,3 +183,41 @@ def test_a_sampled_evaluation_is_read_back_until_there_is_more_training(table, t
     again, _, _ = evaluate_sampled("A", trained, test, tmp_path, read_record(""), **options)
     assert (maps / "s3" / "map.nii.gz").stat().st_mtime_ns == written
     pd.testing.assert_frame_equal(again.sweep, found.sweep)
+
+
+@pytest.fixture(scope="module")
+def trained(table, tmp_path_factory):
+    """A finished run of A on the small cohort: its folder, and what it returned."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    return folder, run_experiment("A", table, folder, **SMALL)
+
+
+def test_fine_tuning_starts_from_the_weights_at_a_tenth_of_the_rate_and_says_so(table, trained, tmp_path):
+    weights = trained[0] / "weights.safetensors"
+    network, _, history = run_experiment("A", table, tmp_path / "mine", weights=weights, **SMALL, learning_rate=0.0)
+    for mine, theirs in zip(network.parameters(), trained[1][0].parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    history = run_experiment("A", table, tmp_path / "other", weights=weights, **SMALL)[2]
+    assert history.learning_rate.tolist() == [0.001, 0.001]
+    assert not {"weights", str(weights)} & set((tmp_path / "other" / "parameters.json").read_text().split('"'))
+    start = weights_metadata(tmp_path / "other" / "weights.safetensors")["start"]
+    assert start == hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+    with pytest.raises(RunError, match="start is not given, but this run was started with"):
+        run_experiment("A", table, tmp_path / "other", **SMALL | {"learning_rate": 0.001})
+
+
+def test_fine_tuning_refuses_weights_of_another_network_or_normalisation(table, trained, tmp_path):
+    weights = trained[0] / "weights.safetensors"
+    with pytest.raises(ModelError, match="holds weights of network A, not of B"):
+        run_experiment("B", table, tmp_path / "run", weights=weights, **SMALL)
+    with pytest.raises(RunError, match="learnt from scans normalised by 'scan'; give intensities='scan'"):
+        run_experiment("A", table, tmp_path / "run", weights=weights, **SMALL | {"intensities": "brain"})
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_fine_tuning_changed_is_measured_on_the_validation_patients(table, trained, tmp_path):
+    weights = trained[0] / "weights.safetensors"
+    same = before_and_after(weights, trained[1], table, tmp_path, device="cpu", progress=False)
+    assert same.index.tolist() == ["recall", "precision", "dice", "dice_healthy"]
+    assert same.difference.dropna().eq(0).all()
+    assert same.patients.eq(1).all()

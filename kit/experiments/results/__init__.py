@@ -21,6 +21,7 @@ from kit.experiments.results.recorded import (
     whole_scan_table,
 )
 from kit.experiments.results.sampled import (
+    before_and_after,
     comparison_table,
     evaluate_sampled,
     format_scores,

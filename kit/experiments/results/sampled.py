@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit.experiments.results.published import COLUMNS, published_row
-from kit.metrics import intervals, partitions, score, with_interval
+from kit.experiments.results.published import COLUMNS, SCORES, published_row
+from kit.metrics import compare, intervals, partitions, score, with_interval
 from kit.models import Detector
 from kit.scans import select, write_table
 
@@ -89,6 +89,38 @@ def evaluate_sampled(name, trained, table, folder, record, *, device="auto", pro
     compared = comparison_table(name, found.sweep, visited, record)
     write_table(compared.reset_index(), Path(folder) / "sampled.csv")
     return found, compared, maps
+
+
+def before_and_after(weights, trained, table, folder, *, device="auto", progress=True, threshold=0.5):
+    """What fine-tuning changed on the user's validation patients: partitions around their lesions and as much besides.
+
+    Parameters
+    ----------
+    weights : path
+        Where `trained` started from.
+    trained : (network, statistics, history)
+        As `kit.experiments.run_experiment` returns.
+    table : pandas.DataFrame
+        Rows of a manifest; those of the validation split are evaluated.
+    folder : path
+        The run's; maps are kept there.
+    device, progress
+        As in `evaluate_sampled`.
+    threshold : float
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by `SCORES`, in [0, 1]: before, after, difference, low, high, p and patients, see `kit.metrics.compare`.
+    """
+    network, statistics, history = trained
+    visited, sides = int(history.patches_worth.iloc[-1]), []
+    detectors = {"start": Detector.load(network.name, weights), str(visited): Detector(network, statistics)}
+    for name, detector in detectors.items():
+        options = {"where": partitions, "device": device, "progress": progress}
+        found = score(detector, select(table, "validation"), Path(folder) / f"validation_{name}", **options)
+        sides.append(sweep_at(found.sweep, threshold))
+    return compare(*sides).loc[list(SCORES)].rename(columns={"a": "before", "b": "after"})
 
 
 def score_row(sweep, patches_worth, threshold=0.5):
