@@ -23,6 +23,8 @@ from kit.figures.experiments import (  # notebooks 02 to 09, 13, 15
     learning_curves,
     lesion_panel,
     map_gallery,
+    path_layers,
+    path_windows,
     sample_panel,
     sampled_panel,
     scheme_panel,

@@ -219,8 +219,9 @@ def layer_table(network):
     Returns
     -------
     pandas.DataFrame
-        Columns layer, kernel, padding, features, map_in, map_out (sides of square maps) and parameters. A network
-        with two paths has a column path before them: main, beside, or head for the FC layers behind both.
+        Columns layer, kernel, padding, features, map_in, map_out (sides of square maps), sees (the side of what one
+        number of its output depends on, in voxels of the patch) and parameters. A network with two paths has a column
+        path before them: main, beside, or head for the FC layers behind both.
 
     Examples
     --------
@@ -228,6 +229,8 @@ def layer_table(network):
           layer  map_in  map_out  parameters
     12  FC-1024       1        1     1049600
     13     FC-2       1        1        2050
+    >>> layer_table("D").sees.tolist()
+    [3, 5, 7, 11, 15, 23, 31, 39, 47, 51, 51, 51, 51, 51]
     >>> layer_table("E")[["path", "layer", "map_in", "map_out", "parameters"]].iloc[10:14]
           path     layer  map_in  map_out  parameters
     10    main    mp-3-2       2        1           0
@@ -235,11 +238,12 @@ def layer_table(network):
     12  beside   conv1-5       5        5         245
     13    head   FC-1024       1        1      227328
     """
+    found = layers(network)
     records = [
-        (m.path, m.token, m.kernel, m.padding, m.features_out, m.map_in, m.map_out, m.parameters)
-        for m in layers(network)
+        (m.path, m.token, m.kernel, m.padding, m.features_out, m.map_in, m.map_out, sees, m.parameters)
+        for m, sees in zip(found, _fields(row_of(network), found), strict=True)
     ]
-    columns = ["path", "layer", "kernel", "padding", "features", "map_in", "map_out", "parameters"]
+    columns = ["path", "layer", "kernel", "padding", "features", "map_in", "map_out", "sees", "parameters"]
     table = pd.DataFrame.from_records(records, columns=columns)
     return table if len(row_of(network).paths) > 1 else table.drop(columns="path")
 
@@ -280,6 +284,26 @@ def row_of(network):
     near = [name for name in NETWORKS if name == str(network).strip().upper()]
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ModelError(f"no network {network!r}; {hint}known: {', '.join(NETWORKS)}")
+
+
+def _fields(row, found):
+    """How many voxels of the patch, in a row, one number of each layer depends on.
+
+    What pooling rounds away nobody sees: A's patch is 45 voxels wide, and its head depends on 39 of them.
+    """
+    fields, reaches, path = [], {}, None
+    for layer in found:
+        if layer.path == "head":
+            fields.append(max(reaches.values()))
+            continue
+        if layer.path != path:
+            path, step, field = layer.path, 1, 1
+            reaches[path] = row.paths[path][0]  # what all numbers of a map together depend on
+        field = min(field + (layer.kernel - 1) * layer.dilation * step, reaches[path])
+        step *= layer.stride
+        reaches[path] = min(field + (layer.map_out - 1) * step, reaches[path])
+        fields.append(field)
+    return fields
 
 
 def _slides(row, found):

@@ -201,3 +201,21 @@ def test_a_gallery_has_the_label_each_map_a_scale_and_a_bar_of_colours():
     assert seen == [100, 0]
     assert figure.axes[0].lines[0].get_xdata().tolist() == [5, 55]
     assert figure.axes[-1].get_ylabel() == "probability of lesion"
+
+
+def test_the_windows_of_both_paths_and_the_taps_of_a_sparse_kernel_are_drawn_to_scale(axes):
+    ax = experiments.path_windows(axes(), np.zeros((5, 91, 91)), "F")
+    boxes = {patch.get_label(): (patch.get_xy(), patch.get_width()) for patch in ax.patches}
+    assert boxes == {"main: 51 x 51": ((19.5, 19.5), 51), "beside: 91 x 91": ((-0.5, -0.5), 91)}
+    (taps,) = ax.lines
+    assert len(taps.get_xdata()) == 49
+    assert np.unique(taps.get_xdata()).tolist() == [0, 5, 10, 15, 20, 25, 30]
+
+
+def test_layers_of_both_paths_meet_in_the_head(axes):
+    ax = experiments.path_layers(axes(), "E")
+    words = [text.get_text() for text in ax.texts]
+    assert words[:2] == ["conv3-48\n49 x 49", "conv3-64\n47 x 47"]
+    assert "conv1-5\n5 x 5" in words
+    assert words[-3:] == ["FC-1024", "FC-1024", "FC-2"]
+    assert len(ax.patches) == len(words) + 2  # an arrow a path

@@ -100,7 +100,16 @@ def test_the_rows_read_as_the_tables_do():
 
 def test_layer_table_adds_up_to_the_published_count():
     table = models.layer_table("G")
-    assert table.columns.tolist() == ["layer", "kernel", "padding", "features", "map_in", "map_out", "parameters"]
+    assert table.columns.tolist() == [
+        "layer",
+        "kernel",
+        "padding",
+        "features",
+        "map_in",
+        "map_out",
+        "sees",
+        "parameters",
+    ]
     assert table.parameters.sum() == PRINTED["G"]
     assert table[table.padding > 0].layer.tolist() == ["conv3-164", "conv3-128", "conv3-128"]
     assert table.map_out.tolist()[:-1] == table.map_in.tolist()[1:]
@@ -361,3 +370,21 @@ def test_weights_can_be_read_by_whoever_may_read_new_files(tmp_path):
     save_weights(build("A", seed=0), tmp_path / "A.safetensors")
     (tmp_path / "plain").write_text("")
     assert (tmp_path / "A.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("name", models.NETWORKS)
+def test_what_a_network_sees_is_what_changes_its_answer(name):
+    """Rows and columns from `sees` on, which pooling rounds away, change nothing; the last ones before them do."""
+    network = models.build(name, seed=1).eval()
+    patch = torch.rand(4, *network.patch_shape, generator=torch.Generator().manual_seed(2))
+    sees, side = models.layer_table(name).sees.iloc[-1], network.patch_shape[1]
+
+    def changed(place):
+        other = patch.clone()
+        other[:, :, place:, :] += 3
+        other[:, :, :, place:] += 3
+        with torch.inference_mode():
+            return (network(other) - network(patch)).abs().max().item()
+
+    assert changed(sees) == 0 or sees == side
+    assert changed(sees - 1) > 0

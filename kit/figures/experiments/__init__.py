@@ -9,6 +9,7 @@ from kit.figures.experiments.panels import (
     training_curves,
     training_panel,
 )
+from kit.figures.experiments.paths import path_layers, path_windows
 from kit.figures.experiments.records import (
     border_profiles,
     change_plot,
