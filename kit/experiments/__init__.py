@@ -48,6 +48,7 @@ from kit.experiments.results import (
     compare_recorded,
     comparison_table,
     evaluate_sampled,
+    format_recall,
     format_scores,
     format_whole_scans,
     found_by,

@@ -167,7 +167,7 @@ def twice(record):
 
 
 def test_recall_on_whole_scans_is_that_of_each_training_at_so_many_false_positives(twice):
-    table = whole_scan_table(twice, (8, 5))
+    table = whole_scan_table(twice, rates=(8, 5))
     assert table.recall["A"].round(4).tolist() == pytest.approx([4 / 7, 2 / 7, 3 / 7], abs=1e-4)  # 5 or 6 a scan
     assert table.trainings.eq(2).all()
     found = whole_scan_changes(twice, [("A", "B"), ("A", "C")], (8, 5))

@@ -8,7 +8,7 @@ import pandas as pd
 from kit.experiments.results.published import SCORES, published_sampled
 from kit.experiments.results.sampled import score_row, sweep_at
 from kit.experiments.runs import RunError
-from kit.metrics import compare, compare_froc, correct, froc_average
+from kit.metrics import compare, compare_froc, correct, froc_average, with_interval
 
 RATES = (8, 4, 2, 1)  # false positives a scan at which recall is compared
 
@@ -123,8 +123,17 @@ def compare_recorded(record, before, after, threshold=0.5, labels=("clean", "cle
     return compare(*sides, trainings="seed").loc[list(SCORES)]
 
 
-def whole_scan_table(record, rates=RATES, labels="clean"):
-    """Recall of every recorded experiment on whole scans at given numbers of false positives a scan.
+def whole_scan_table(record, names=None, rates=RATES, labels="clean"):
+    """Recall of recorded experiments on whole scans at given numbers of false positives a scan.
+
+    Parameters
+    ----------
+    record : Record
+    names : sequence of str, optional
+        Experiments; None: all with such labels.
+    rates : sequence of float
+        False positives a scan.
+    labels : str
 
     Returns
     -------
@@ -133,10 +142,25 @@ def whole_scan_table(record, rates=RATES, labels="clean"):
         over patients and trainings (`kit.metrics.froc_average`), and trainings, the number of them.
     """
     rows = {}
-    for name in record.names(labels):
+    for name in record.names(labels) if names is None else names:
         points = record.of(name, labels).points
         rows[name] = froc_average(points, rates, trainings="seed").assign(trainings=points.seed.nunique())
     return pd.concat(rows, names=["experiment"])
+
+
+def format_recall(table):
+    """Format `whole_scan_table` for reading: a row an experiment, recall in percent with its interval.
+
+    >>> rates = pd.MultiIndex.from_tuples([("D", 8), ("D", 2)])
+    >>> numbers = pd.DataFrame({"recall": [0.7, 0.5], "low": 0.4, "high": 0.8, "trainings": 3}, rates)
+    >>> format_recall(numbers).values.tolist()
+    [[3, '70 (40–80)', '50 (40–80)']]
+    """
+    text = with_interval(table.rename(columns={"low": "recall_low", "high": "recall_high"}), "recall", 100, 0)
+    wide = pd.Series(text, table.index).unstack(sort=False)
+    wide = wide.rename(columns={rate: f"{rate:g} FP a scan" for rate in wide if rate != "average"})
+    wide.insert(0, "trainings", table.trainings.groupby(level=0, sort=False).first())
+    return wide.rename_axis(index="recall % at", columns=None)
 
 
 def whole_scan_changes(record, pairs, rates=(8, 2)):
