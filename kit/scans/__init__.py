@@ -14,6 +14,8 @@ from kit.scans.head import (
     normalise,
     search_region,
 )
+from kit.scans.importers.collections import COLLECTIONS, import_collection
+from kit.scans.importers.folder import Collection
 from kit.scans.lesions import as_mask, checked_spacing, components, lesion_table, measure
 from kit.scans.manifests.leaks import find_leaks, is_phantom
 from kit.scans.manifests.splits import lesion_burden, split_folds, split_patients
