@@ -128,14 +128,16 @@ def check(given):
     tables, faults = [], []
     for path in given.manifests:
         try:
-            tables.append(read_manifest(path, data_root=given.data_root, check_leaks=False))
+            tables.append(read_manifest(path, data_root=given.data_root))
             print(f"{path}: {_counts(tables[-1])}")
         except ManifestError as error:
             faults.append(str(error))
-    leaks = find_leaks(_together(tables)) if tables else ()
+    leaks = find_leaks(_together(tables)) if len(tables) > 1 else ()
     if len(leaks):
-        faults.append(f"{leaks.to_string(index=False)}\n{len(leaks)} leaks: keep a patient in one split and a scan once, "
-                      "or say in the column known_leak of one of the two rows why not")  # fmt: skip
+        remedy = (
+            "between manifests: keep a patient in one split and a scan once, or say in the column known_leak why not"
+        )
+        faults.append(f"{leaks.to_string(index=False)}\n{len(leaks)} leaks {remedy}")
     if faults:
         raise ManifestError("\n".join(faults))
     print("every file can be used, and no leak was found")
@@ -270,7 +272,7 @@ def _demo_options(add):
 
 
 def _import_options(add):
-    add("name", choices=COLLECTIONS, metavar="NAME", help=f"of {', '.join(COLLECTIONS)}")
+    add("name", help=f"of {', '.join(COLLECTIONS)}")
     add("folder", type=Path, help="where the collection was unpacked")
     add("--image", help="for pairs: pattern of the images, such as '{patient}_{session}_t1gd.nii.gz' (none)")
     add("--label", help="for pairs: pattern of their labels (none)")

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kit.__main__ import main
 from kit.scans import ManifestError, find_leaks, read_manifest
 
 HEADER = "scan_id,patient_id,session,image,label,split"
@@ -120,3 +121,18 @@ def test_images_that_were_read_with_the_manifest_are_not_read_again(cohort, tmp_
     (tmp_path / "a.nii.gz").unlink()
     assert find_leaks(table).empty
     assert find_leaks(table.iloc[::-1]).empty
+
+
+def test_the_command_check_reports_faults_and_leaks_of_all_manifests_at_once(cohort, tmp_path, capsys, write_image):
+    write_image("e.nii.gz", np.full((3, 4, 5), np.nan))
+    (tmp_path / "d.nii.gz").write_bytes((tmp_path / "a.nii.gz").read_bytes())
+    one = cohort("a,p,1,a.nii.gz,,train", "b,q,1,b.nii.gz,,train", name="one.csv")
+    two = cohort("c,q,2,c.nii.gz,,test", "d,r,1,d.nii.gz,,test", name="two.csv")
+    three = cohort("e,s,1,e.nii.gz,,train", "c,s,2,c.nii.gz,,test", name="three.csv")
+    assert main(["check", str(one)]) == 0
+    assert "2 scans of 2 patients, 0 labelled" in capsys.readouterr().out
+    assert main(["check", str(one), str(two), str(three)]) == 2
+    message = capsys.readouterr().err
+    for part in ("three.csv: 2 problems", "NaN", "patient 's' is in 'train' on line 2", "follow-up of patient 'q'",
+                 "the same voxels", "2 leaks between manifests"):  # fmt: skip
+        assert part in message

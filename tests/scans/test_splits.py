@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit.scans import ManifestError, ScanError, lesion_burden, split_folds, split_patients
+from kit.__main__ import main
+from kit.scans import ManifestError, ScanError, lesion_burden, read_manifest, split_folds, split_patients
 
 PARTS = ["train", "validation", "test"]
 
@@ -128,3 +129,45 @@ def test_shares_that_cannot_be_dealt_are_refused(shares, message, drawn):
         split_patients(table, burden=burden, **shares)
     with pytest.raises(ManifestError, match="201 folds of 200 patients with a label; give 2 to 200 folds"):
         split_folds(table, 201, burden=burden)
+
+
+@pytest.fixture
+def manifest(tmp_path, write_image):
+    """Twelve patients with one scan each, four of them in two splits, in a folder with a manifest."""
+    lines = ["scan_id,patient_id,session,image,label,split,site"]
+    for number in range(12):
+        label = np.zeros((4, 5, 6), np.uint8)
+        label.flat[: number + 1] = number > 1
+        write_image(f"{number}.nii", np.random.default_rng(number).random((4, 5, 6), "f4"))
+        write_image(f"{number}-seg.nii", label)
+        lines.append(f"s{number},p{number // 3},{number % 3 + 1},{number}.nii,{number}-seg.nii,{PARTS[number % 3]},é")
+    (tmp_path / "all.csv").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    return tmp_path / "all.csv"
+
+
+def test_the_command_split_writes_a_manifest_without_the_leaks_of_the_old_one(manifest, capsys):
+    with pytest.raises(ManifestError):
+        read_manifest(manifest)
+    assert main(["split", str(manifest), "--test", "0.25", "--validation", "0.25"]) == 0
+    printed = capsys.readouterr()
+    manifest.with_name("new.csv").write_text(printed.out, encoding="utf-8")
+    table = read_manifest(manifest.with_name("new.csv"))
+    assert patients_of(table) == {"train": 2, "validation": 1, "test": 1}
+    assert set(table["site"]) == {"é"}
+    assert "train: 6 scans of 2 patients, 6 labelled; " in printed.err
+    assert main(["split", str(manifest), "--test", "0", "--folds", "2", "--fold", "3"]) == 2
+    assert "fold is 3; there are 2" in capsys.readouterr().err
+
+
+def test_the_folds_of_the_command_hold_out_every_patient_once(manifest, capsys):
+    text = (
+        manifest.read_text(encoding="utf-8").replace(",validation,", ",,").replace(",test,", ",,").replace("train", "")
+    )
+    manifest.write_text(text, encoding="utf-8")
+    held_out = []
+    for fold in ("1", "2"):
+        assert main(["split", str(manifest), "--folds", "2", "--fold", fold]) == 0
+        manifest.with_name("new.csv").write_text(capsys.readouterr().out, encoding="utf-8")
+        table = read_manifest(manifest.with_name("new.csv"))
+        held_out += table.loc[table["split"] == "validation", "patient_id"].unique().tolist()
+    assert sorted(held_out) == ["p0", "p1", "p2", "p3"]

@@ -37,7 +37,7 @@ def enhancing_codes(tree, table):
     usual = votes.most_common(1)[0][0] if votes else None
     enhancing = [code if isinstance(code, int) else usual for code in found]
     tree.notes += [
-        f"{count} labels have {code} for enhancing tumour, found by its brightness: lesion_codes {NECROSIS};{code}"
+        f"labels with {code} for enhancing tumour, by its brightness: {count} (lesion_codes {NECROSIS};{code})"
         for code, count in votes.most_common()
     ]
     codes = [f"{NECROSIS};{code}" if path else "" for code, path in zip(enhancing, table["label"], strict=True)]
@@ -68,4 +68,4 @@ def _brightest(row):
 
 
 def _note_failures(tree, found):
-    tree.note("labels could not be read", [str(error) for error in found if isinstance(error, ScanError)])
+    tree.note("labels that cannot be read", [str(error) for error in found if isinstance(error, ScanError)])

@@ -9,6 +9,8 @@ from kit.scans.importers import patterns, published
 from kit.scans.importers.folder import Collection, Tree, named
 from kit.scans.manifests.text import ManifestError, nearest
 
+MANIFEST = b"scan_id,patient_id,session,"
+
 
 class Importer(NamedTuple):
     """How a collection is read: a function of a `Tree`, and the files that it looks for, in words."""
@@ -79,7 +81,7 @@ def import_collection(name, folder, **options) -> Collection:
         raise ManifestError(f"{folder}: no such folder; give the one that the collection was unpacked in")
     tree = Tree(folder)
     table = importer.gather(tree, **options)
-    unknown = sorted(tree.left + tree.hidden)
+    unknown = [path for path in sorted(tree.left + tree.hidden) if not _is_manifest(tree.folder / path)]
     if table.empty:
         there = named("other files", unknown) or "no file at all"
         raise ManifestError(f"{folder}: no scan of {name} in it, but {there}; looked for {importer.layout}. Name the "
@@ -87,3 +89,12 @@ def import_collection(name, folder, **options) -> Collection:
     if not table["lesion_codes"].any():
         table = table.drop(columns="lesion_codes")
     return Collection(name, tree.folder, table.assign(source=name), unknown, tree.notes)
+
+
+def _is_manifest(path):
+    """Whether a file is a manifest, or the one that a shell has just opened for this import."""
+    if path.suffix != ".csv":
+        return False
+    with path.open("rb") as file:
+        start = file.read(len(MANIFEST))
+    return start in (b"", MANIFEST)

@@ -34,7 +34,7 @@ class Collection:
         patients, labelled = self.table["patient_id"].nunique(), (self.table["label"] != "").sum()
         sessions = len(self.table[["patient_id", "session"]].drop_duplicates())
         counts = f"{self.name}: {len(self.table)} scans, {sessions} sessions, {patients} patients, {labelled} labelled"
-        return [counts, *self.notes, named("files not recognised", self.unknown) or "0 files not recognised"]
+        return [counts, *self.notes, named("files not recognised", self.unknown) or "files not recognised: 0"]
 
 
 class Found(NamedTuple):
@@ -106,7 +106,7 @@ def gather(tree, image, *, label=(), others=(), person="{patient}", scan="{patie
     unused = []
     images, labels = (_best(tree, patterns, unused) for patterns in (image, label))
     unused += [found.path for pattern in others for found in tree.take(pattern)]
-    tree.notes += [f"{len(unused)} other files of the collection are not needed"] if unused else []
+    tree.notes += [f"other files of the collection, not needed: {len(unused)}"] if unused else []
     tree.note("segmentations without an image", [path for key, path in labels.items() if key not in images])
     tree.note("images without a segmentation", [path for key, path in images.items() if key not in labels])
     order = order or (lambda patient, session: natural(session))
@@ -145,10 +145,10 @@ def named(what, names):
     """How many there are of something, and the first of them; empty where there is none.
 
     >>> named("files not recognised", ["a.txt", "b.txt"])
-    '2 files not recognised: a.txt, b.txt'
+    'files not recognised: 2 (a.txt, b.txt)'
     """
-    more = f" ... and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{len(names)} {what}: {', '.join(names[:SHOWN])}{more}" if names else ""
+    more = f", and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{what}: {len(names)} ({', '.join(names[:SHOWN])}{more})" if names else ""
 
 
 def _found(path, groups):
@@ -167,5 +167,5 @@ def _best(tree, patterns, unused):
                 unused.append(found.path)
             elif best.setdefault(key, found.path) != found.path:
                 repeated.append(found.path)
-    tree.note("files come again in another folder; the first of the same name is taken, not", repeated)
+    tree.note("files that come again in another folder, where the first of the name is taken", repeated)
     return best

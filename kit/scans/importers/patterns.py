@@ -43,7 +43,7 @@ def bids(tree, *, lesion_codes=""):
         scan="sub-{patient}_ses-{session}",
         codes=lesion_codes,
     )  # fmt: skip
-    tree.notes += [f"{len(derived)} images below derivatives are not used"] if derived else []
+    tree.notes += [f"images below derivatives, not used: {len(derived)}"] if derived else []
     return table
 
 

@@ -84,7 +84,7 @@ def nyumets(tree):
         order=lambda patient, study: (days.get(study, unknown), natural(study)),
     )
     undated = [scan for scan in table["scan_id"] if scan.rpartition("-")[2] not in days]
-    tree.note("scans have no date in a table with StudyID and RelativeTimepoint; they count as the last", undated)
+    tree.note("scans without a day in a table with StudyID and RelativeTimepoint, taken as the last", undated)
     return all_codes(tree, table)
 
 
