@@ -145,14 +145,13 @@ def check(given):
 
 def split(given):
     """Deal the patients of a manifest out to training, validation and test; the new one goes to standard output."""
+    if given.folds and given.fold > given.folds:
+        raise ManifestError(f"fold is {given.fold}; there are {given.folds}")
     reading = {"data_root": given.data_root, "check_files": False, "check_leaks": False}
     table = make_missing(read_manifest(given.manifest, **reading))
     burden = lesion_burden(table)
     if given.folds:
-        tables = split_folds(table, given.folds, seed=given.seed, burden=burden)
-        if given.fold > given.folds:
-            raise ManifestError(f"fold is {given.fold}; there are {given.folds}")
-        table = tables[given.fold - 1]
+        table = split_folds(table, given.folds, seed=given.seed, burden=burden)[given.fold - 1]
     else:
         table = split_patients(table, validation=given.validation, test=given.test, seed=given.seed, burden=burden)
     for name, some in table.join(burden).groupby("split"):

@@ -127,7 +127,7 @@ def test_shares_that_cannot_be_dealt_are_refused(shares, message, drawn):
     table, burden = drawn
     with pytest.raises(ManifestError, match=message):
         split_patients(table, burden=burden, **shares)
-    with pytest.raises(ManifestError, match="201 folds of 200 patients with a label; give 2 to 200 folds"):
+    with pytest.raises(ManifestError, match="folds is 201; give 2 to 200"):
         split_folds(table, 201, burden=burden)
 
 
@@ -155,7 +155,7 @@ def test_the_command_split_writes_a_manifest_without_the_leaks_of_the_old_one(ma
     assert patients_of(table) == {"train": 2, "validation": 1, "test": 1}
     assert set(table["site"]) == {"é"}
     assert "train: 6 scans of 2 patients, 6 labelled; " in printed.err
-    assert main(["split", str(manifest), "--test", "0", "--folds", "2", "--fold", "3"]) == 2
+    assert main(["split", str(manifest), "--folds", "2", "--fold", "3"]) == 2
     assert "fold is 3; there are 2" in capsys.readouterr().err
 
 

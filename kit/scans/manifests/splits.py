@@ -95,13 +95,13 @@ def split_folds(table, folds, *, seed=2015, burden=None) -> list[pd.DataFrame]:
     >>> row = {"patient_id": "p", "scan_id": "a", "session": 1, "image": "", "label": "", "split": ""}
     >>> split_folds(pd.DataFrame([row]), 2)
     Traceback (most recent call last):
-    kit.scans.manifests.text.ManifestError: 2 folds of 0 patients with a label; give 2 to 0 folds
+    kit.scans.manifests.text.ManifestError: folds is 2; give 2 to 0, the number of labelled patients outside test
     """
     person, patients = _in_order(table, burden)
     tested = {one for one, split in zip(person, table["split"], strict=True) if split == "test"}
     order = [one for one in patients if one not in tested]
     if not 2 <= folds <= len(order):
-        raise ManifestError(f"{folds} folds of {len(order)} patients with a label; give 2 to {len(order)} folds")
+        raise ManifestError(f"folds is {folds}; give 2 to {len(order)}, the number of labelled patients outside test")
     fold = dict(zip(order, _deal(len(order), [1 / folds] * folds, seed), strict=True))
 
     def word(one, number):
