@@ -6,6 +6,7 @@ commit    run all notebooks at their defaults and put the cleaned copies in thei
 import    make a manifest of a collection of scans as it was downloaded
 check     read all files of manifests, and look for leaks within and between them
 split     deal the patients of a manifest out to training, validation and test
+register  lay the sessions of each patient over the first, and list lesions that later labels lack
 phantom   make the files of a manifest's synthetic scans that are missing
 record    run experiments at a larger size than a notebook's, for results/
 score     score a folder of probability maps or masks against a manifest's labels
@@ -56,7 +57,9 @@ from kit.scans import (
     find_leaks,
     import_collection,
     lesion_burden,
+    missing_lesions,
     read_manifest,
+    register_sessions,
     select,
     split_folds,
     split_patients,
@@ -158,6 +161,20 @@ def split(given):
         mean = f"{some.lesions.mean():.1f} lesions of {some.volume_mm3.mean() / 1000:.1f} ml a labelled scan"
         print(f"{name or 'no split'}: {_counts(some)}; {mean}", file=sys.stderr)
     sys.stdout.write(_manifest_text(table, given.data_root or given.manifest.parent))
+
+
+def register(given):
+    """Lay the sessions of each patient over the first, and list lesions that later labels lack; may be stopped."""
+    table = make_missing(read_manifest(given.manifest, data_root=given.data_root, check_files=False))
+    options = {"workers": given.jobs, "spacing_mm": given.spacing}
+    pairs = register_sessions(table, given.output, **options)
+    missing = missing_lesions(table, given.output, **options)
+    write_table(pairs, given.output / "pairs.csv")
+    write_table(missing, given.output / "missing_lesions.csv")
+    failed, labelled = (pairs.problem != "").sum(), set(table.scan_id[table.label != ""])
+    follow_ups = set(pairs.moving[pairs.problem == ""]) & labelled
+    print(f"{len(pairs) - failed} pairs registered, {failed} not; {missing.follow_up.nunique()} of {len(follow_ups)} "
+          f"labelled follow-ups lack lesions known from before: {given.output / 'missing_lesions.csv'}")  # fmt: skip
 
 
 def phantom(given):
@@ -293,6 +310,14 @@ def _split_options(add):
     add("--data-root", type=Path, help="folder that the manifest's paths start from (the manifest's own)")
 
 
+def _register_options(add):
+    add("manifest", type=Path, help="table of the scans and their labels")
+    add("-o", "--output", type=Path, required=True, help="folder of the records, pairs.csv and missing_lesions.csv")
+    add("--jobs", type=_count, default=1, help="processes that register (%(default)s)")
+    add("--spacing", type=float, default=1.0, help="voxel size in mm at which scans are compared (%(default)s)")
+    add("--data-root", type=Path, help="folder that the manifest's paths start from (the manifest's own)")
+
+
 def _phantom_options(add):
     add("manifest", type=Path, help="such as data_manifest.csv")
 
@@ -357,6 +382,7 @@ COMMANDS = {
     "import": (import_, _import_options, "Example: python -m kit import brats-mets DATA > DATA/manifest.csv"),
     "check": (check, _check_options, None),
     "split": (split, _split_options, "Example: python -m kit split all.csv --test 0.2 > split.csv"),
+    "register": (register, _register_options, None),
     "phantom": (phantom, _phantom_options, None),
     "record": (record, _record_options, "The tables of all finished runs are gathered after each experiment."),
     "score": (score, _score_options, "Maps are named <scan_id>.nii.gz, on their scan's grid; masks hold 0 and 1."),

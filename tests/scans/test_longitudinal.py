@@ -1,5 +1,7 @@
 """Sessions of a patient: registered once, found again, and lesions that a later label has lost are listed."""
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -80,7 +82,7 @@ def test_later_sessions_are_laid_over_the_first_and_their_motion_is_found(regist
         found = Registration.load(folder / row.record)
         corners = np.array([[x, y, z, 1] for x in (-60, 60) for y in (-80, 60) for z in (-40, 60)]).T
         assert np.linalg.norm(((found.transform - MOTIONS[row.session]) @ corners)[:3], axis=0).max() < 2
-        assert row.similarity > 0.95 > row.similarity_before
+        assert row.similarity > 0.9 > 0.6 > row.similarity_before
         assert found.angle_deg == pytest.approx(row.angle_deg)
 
 
@@ -91,9 +93,7 @@ def test_what_is_registered_is_not_registered_again_until_an_image_changes(regis
     old = nib.load(table.loc[0, "image"])
     brighter = old.get_fdata().T.astype("f4") + 1
     other = table.copy()
-    other.loc[0, "image"] = write(
-        tmp_path / "s2.nii", changed.get_fdata().T.astype("f4") + 1, changed.affine[:, [2, 1, 0, 3]]
-    )
+    other.loc[0, "image"] = write(tmp_path / "s2.nii", brighter, old.affine[:, [2, 1, 0, 3]])
     with pytest.raises(TypeError):  # it would be registered now
         register_sessions(other, folder, spacing_mm=None)
 
@@ -148,3 +148,15 @@ def test_a_pair_that_cannot_be_registered_is_named_and_the_others_are_done(regis
 def test_single_sessions_need_no_registration(table, tmp_path):
     assert register_sessions(table.iloc[[0]], tmp_path).empty
     assert missing_lesions(table.iloc[[0]], tmp_path).empty
+
+
+def test_the_command_writes_pairs_and_missing_lesions_as_tables(table, tmp_path, capsys):
+    folder = Path(table.loc[0, "image"]).parent
+    write_manifest(table.iloc[:2].assign(split="train"), folder / "manifest.csv")
+    for _ in range(2):  # the second time nothing is left to register
+        assert main(["register", str(folder / "manifest.csv"), "-o", str(tmp_path / "out"), "--spacing", "4"]) == 0
+        pairs, missing = (pd.read_csv(tmp_path / "out" / f"{name}.csv") for name in ("pairs", "missing_lesions"))
+        assert pairs[["fixed", "moving"]].values.tolist() == [["s1", "s2"]]
+        assert set(missing["follow_up"]) == {"s2"}
+        assert "1 pairs registered, 0 not; 1 of 1 labelled follow-ups lack lesions" in capsys.readouterr().out
+    assert main(["register", str(folder / "nowhere.csv"), "-o", str(tmp_path / "out")]) == 2
