@@ -21,7 +21,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import nbformat
-import pandas as pd
 import torch
 
 from kit.experiments import (
@@ -135,7 +134,7 @@ def check(given):
             print(f"{path}: {_counts(tables[-1])}")
         except ManifestError as error:
             faults.append(str(error))
-    leaks = find_leaks(_together(tables)) if len(tables) > 1 else ()
+    leaks = find_leaks(*tables)
     if len(leaks):
         remedy = (
             "between manifests: keep a patient in one split and a scan once, or say in the column known_leak why not"
@@ -222,13 +221,6 @@ def _manifest_text(table, root):
 
 def _counts(table):
     return f"{len(table)} scans of {table.patient_id.nunique()} patients, {(table.label != '').sum()} labelled"
-
-
-def _together(tables):
-    """Several manifests as one, with what is known of their voxels."""
-    table = pd.concat(tables, ignore_index=True).fillna("")
-    table.attrs["voxels"] = {path: digest for one in tables for path, digest in one.attrs["voxels"].items()}
-    return table
 
 
 def _reported(runs):

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from small_scans import drawn_head, moved, rigid, world
 
-from kit.scans import Registration, longitudinal, missing_lesions, register_sessions
+from kit.__main__ import main
+from kit.scans import Registration, longitudinal, missing_lesions, register_sessions, write_manifest
 
 pytest.importorskip("SimpleITK", reason='the extra is not installed: pip install ".[registration]"')
 SPACING_MM = (4.0, 3.0, 3.0)

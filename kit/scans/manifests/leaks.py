@@ -30,13 +30,13 @@ class Leak(NamedTuple):
     what: str
 
 
-def find_leaks(table, *, voxels=True) -> pd.DataFrame:
+def find_leaks(*tables, voxels=True) -> pd.DataFrame:
     """Find what scans of different splits share, and scans that come twice.
 
     Parameters
     ----------
-    table : pandas.DataFrame
-        From `read_manifest(path, check_leaks=False)`, or several such tables one below the other.
+    *tables : pandas.DataFrame
+        One or several, from `read_manifest(path, check_leaks=False)`; several count as one.
     voxels : bool
         Read the images too, so that a copy is found under another name, packed anew or stored in another order of
         axes. Images that `read_manifest` has read just before are not read again.
@@ -61,9 +61,10 @@ def find_leaks(table, *, voxels=True) -> pd.DataFrame:
     >>> find_leaks(table, voxels=False)[["leak", "scan_id", "other_scan_id"]].values.tolist()
     [["follow-up of patient 'p'", 'a', 'b']]
     """
-    rows = table.to_dict("records")
+    rows = [row for table in tables for row in table.to_dict("records")]
+    known = {path: digest for table in tables for path, digest in table.attrs.get("voxels", {}).items()}
     leaks = list(across_splits(rows))
-    leaks += same_voxels(rows, _digests(rows, table.attrs.get("voxels", {}))) if voxels else []
+    leaks += same_voxels(rows, _digests(rows, known)) if voxels else []
     return pd.DataFrame([_described(rows, leak) for leak in leaks], columns=list(COLUMNS))
 
 
