@@ -15,7 +15,7 @@ from kit.scans.lesions import components
 from kit.scans.manifests.leaks import persons
 from kit.scans.manifests.text import ManifestError
 
-COUNTS = (1, 2, 4, 11)  # where classes of lesion counts begin: none, 1, 2 to 3, 4 to 10, more
+COUNTS = (1, 2, 3, 5, 8, 13)  # where classes of lesion counts begin: none, 1, 2, 3 to 4, 5 to 7, 8 to 12, more
 
 
 def split_patients(table, *, validation=0.15, test=0.2, seed=2015, burden=None) -> pd.DataFrame:
