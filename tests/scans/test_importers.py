@@ -6,9 +6,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+from small_scans import make_scan
+from small_scans import save as save_small
 
 from kit.__main__ import main
-from kit.scans import COLLECTIONS, ManifestError, import_collection, load_scan, read_manifest, write_manifest
+from kit.samplers import prepare
+from kit.scans import COLLECTIONS, ManifestError, import_collection, load_scan, read_manifest, select, write_manifest
 
 
 @pytest.fixture
@@ -380,3 +383,22 @@ def test_the_command_writes_a_manifest_that_reads_back_and_its_notes_to_standard
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "manifest.csv").read_bytes()
     assert main(["import", "brats", str(tmp_path)]) == 2
     assert "perhaps 'brats-mets' is meant" in capsys.readouterr().err
+
+
+def test_an_imported_collection_is_split_checked_and_prepared_for_training(tmp_path, capsys):
+    for number, (scan, session) in enumerate(((1, 0), (1, 1), (2, 0), (3, 0), (4, 0))):
+        place = tmp_path / f"BraTS-MET-0000{scan}-00{session}"
+        place.mkdir()
+        image, label = make_scan(number, lesions=scan)
+        save_small(image, place / f"{place.name}-t1c.nii.gz")
+        save_small(label.astype(np.uint8) * 3, place / f"{place.name}-seg.nii.gz")
+    for command in (["import", "brats-mets", str(tmp_path)], ["split", str(tmp_path / "manifest.csv"), "--test", "0.25",
+                    "--validation", "0.25"]):  # fmt: skip
+        assert main(command) == 0
+        (tmp_path / "manifest.csv").write_text(capsys.readouterr().out, encoding="utf-8")
+    assert main(["check", str(tmp_path / "manifest.csv")]) == 0
+    table = read_manifest(tmp_path / "manifest.csv")
+    assert table["split"].value_counts().to_dict().keys() == {"train", "validation", "test"}
+    cohort = prepare(select(table, "train"), tmp_path / "cache", intensities="scan", progress=False)
+    assert len(cohort.scans) == 2
+    assert all(len(scan.lesion) for scan in cohort.scans)

@@ -120,6 +120,7 @@ def test_images_that_were_read_with_the_manifest_are_not_read_again(cohort, tmp_
     (tmp_path / "a.nii.gz").unlink()
     assert find_leaks(table).empty
     assert find_leaks(table.iloc[::-1]).empty
+    assert next(table.iterrows())[1].attrs["voxels"] is table.attrs["voxels"]  # no row has a copy of all digests
 
 
 def test_the_command_check_reports_faults_and_leaks_of_all_manifests_at_once(cohort, tmp_path, capsys, write_image):

@@ -30,6 +30,13 @@ class Leak(NamedTuple):
     what: str
 
 
+class Digests(dict):
+    """Digests of images by their paths. Tables made from one another share them: pandas copies `attrs` row by row."""
+
+    def __deepcopy__(self, memo):
+        return self
+
+
 def find_leaks(*tables, voxels=True) -> pd.DataFrame:
     """Find what scans of different splits share, and scans that come twice.
 

@@ -8,7 +8,7 @@ from pathlib import Path, PureWindowsPath
 import pandas as pd
 
 from kit.scans.files import ScanError, in_threads, read_grid, read_image, read_label, read_mask, write_table
-from kit.scans.manifests.leaks import FOLLOW_UP, KNOWN, across_splits, is_phantom, same_voxels, voxel_digest
+from kit.scans.manifests.leaks import FOLLOW_UP, KNOWN, Digests, across_splits, is_phantom, same_voxels, voxel_digest
 from kit.scans.manifests.text import ManifestError, manifest_error, nearest, parse
 
 SPLITS = ("train", "validation", "test", "")
@@ -63,7 +63,7 @@ def read_manifest(path, *, data_root=None, check_files=True, check_leaks=True) -
     problems += _table_problems(rows)
     problems += [problem for row in rows for problem in _place_files(row, root.resolve())]
     problems += _repeated_paths(rows)
-    found, digests = _file_problems(rows) if check_files else ([], {})
+    found, digests = _file_problems(rows) if check_files else ([], Digests())
     problems += found + (list(_leaks(rows, digests)) if check_leaks else [])
     if problems:
         raise manifest_error(path, problems)
@@ -218,7 +218,7 @@ def _place_files(row, root):
 
 def _file_problems(rows):
     """What is wrong inside the files, and digests of the images by their paths."""
-    problems, digests = [], {}
+    problems, digests = [], Digests()
     for row, (found, digest) in zip(rows, in_threads(_check_files, rows, "checking scans"), strict=True):
         problems += found
         digests |= {row.files["image"]: digest} if digest else {}
