@@ -68,10 +68,15 @@ def test_one_voxel_changed_is_another_image(cohort, tmp_path, write_image):
         ("UCSF-100101A,UCSF-100101,1,a.nii.gz,,train", "BraTS-MET-1500-0,m,1,100101A_T1post.nii.gz,,test"),
         ("100101A,100101,1,a.nii.gz,,train", "met_100101B,somebody,1,b.nii.gz,,test"),
         ("BraTS-MET-00007-000,x,1,a.nii.gz,,train", "brats-met-00007-001,y,1,b.nii.gz,,validation"),
+        ("100101A,x,1,a.nii.gz,,train", "m1,m,1,100101A/t1c.nii.gz,,test"),
     ],
 )  # fmt: skip
-def test_a_patient_that_another_collection_names_by_its_number_is_the_same_patient(one, other, cohort, write_image):
-    write_image("100101A_T1post.nii.gz", np.arange(60.0).reshape(3, 4, 5))
+def test_a_patient_that_another_collection_names_by_its_number_is_the_same_patient(
+    one, other, cohort, tmp_path, write_image
+):
+    (tmp_path / "100101A").mkdir()
+    for number, name in enumerate(("100101A_T1post.nii.gz", "100101A/t1c.nii.gz")):
+        write_image(name, np.arange(60.0).reshape(3, 4, 5) + number)
     ((leak, scan, other_scan),) = leaks(cohort(one, other))
     assert leak.endswith("under another name")
     assert (scan, other_scan) == (one.split(",")[0], other.split(",")[0])

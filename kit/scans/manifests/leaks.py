@@ -153,8 +153,8 @@ def _digest_of_file(path):
 
 
 def _numbers(row):
-    """The numbers of persons, by collections that give them, in a row's names and in its image's file name."""
-    text = " ".join((row["patient_id"], row["scan_id"], re.split(r"[/\\]", row.get("image") or "")[-1]))
+    """The numbers of persons, by collections that give them, in a row's names and those of its image and its folder."""
+    text = " ".join((row["patient_id"], row["scan_id"], *re.split(r"[/\\]", row.get("image") or "")[-2:]))
     return [f"{name} {number}" for name, form in PERSONS.items() for number in sorted(set(form.findall(text)))]
 
 

@@ -123,7 +123,17 @@ def lesion_burden(table) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        `lesions` and `volume_mm3`, with the index of `table`.
+        `lesions` (26-connected components) and `volume_mm3`, with the index of `table`.
+
+    Raises
+    ------
+    ScanError
+        A label cannot be read.
+
+    Examples
+    --------
+    >>> lesion_burden(pd.DataFrame([{"label": ""}])).columns.tolist()
+    ['lesions', 'volume_mm3']
     """
     labelled = table[table["label"] != ""]
     found = list(in_threads(_burden, labelled.to_dict("records"), "measuring lesions"))
