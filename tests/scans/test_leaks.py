@@ -71,9 +71,7 @@ def test_one_voxel_changed_is_another_image(cohort, tmp_path, write_image):
         ("100101A,x,1,a.nii.gz,,train", "m1,m,1,100101A/t1c.nii.gz,,test"),
     ],
 )  # fmt: skip
-def test_a_patient_that_another_collection_names_by_its_number_is_the_same_patient(
-    one, other, cohort, tmp_path, write_image
-):
+def test_a_patient_that_another_collection_names_by_number_is_the_same(one, other, cohort, tmp_path, write_image):
     (tmp_path / "100101A").mkdir()
     for number, name in enumerate(("100101A_T1post.nii.gz", "100101A/t1c.nii.gz")):
         write_image(name, np.arange(60.0).reshape(3, 4, 5) + number)
