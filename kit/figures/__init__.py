@@ -54,4 +54,4 @@ from kit.figures.statistics import (  # notebook 01
     shape_complexity_histogram,
     shape_gallery,
 )
-from kit.figures.style import BLUE, KIND_COLOURS, RED, clear, network_style
+from kit.figures.style import BLUE, GREEN, KIND_COLOURS, RED, clear, network_style
