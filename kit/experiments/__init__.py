@@ -47,6 +47,6 @@ from kit.experiments.results import (
     score_row,
     sweep_at,
 )
-from kit.experiments.runs import Run, RunError, check_device, environment, open_run
+from kit.experiments.runs import Run, RunError, check_device, environment, open_run, without_places
 from kit.experiments.steps import evaluate, hard_negatives
 from kit.experiments.training import EXAMPLES, train
