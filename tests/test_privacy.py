@@ -9,8 +9,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 from small_scans import write_cohort
 
 from kit.experiments import RunError, open_run, record_experiment, run_notebook, to_html, without_places, write_index
-from kit.metrics import find_predictions, score
-from kit.scans import load_row, read_manifest, save_map, write_manifest
+from kit.metrics import export_lesions, export_maps, find_predictions, score
+from kit.scans import export_nnunet, load_row, read_manifest, save_map, write_manifest, write_table
 
 SECRET, USER = "SECRETPATIENT", "secretuser"
 FREE = {"descrip": 80, "aux_file": 24, "intent_name": 16, "db_name": 18, "data_type": 10}  # bytes of free text
@@ -74,9 +74,13 @@ def test_trainings_evaluations_and_maps_name_neither_patient_nor_folder_nor_user
     scan = load_row(row)
     save_map(scan.label.astype("f4"), scan, maps / f"{row['scan_id']}.nii.gz")
     score(maps, table[4:], home / "scores", progress=False)
+    (home / "exports").mkdir()
+    export_maps(maps, table[4:], home / "exports" / "maps", progress=False)
+    export_nnunet(table, home / "exports" / "Dataset101_Mets", progress=False)
+    write_table(export_lesions(table[4:], maps, progress=False), home / "exports" / "lesions.csv")
     noted = {"manifest": home / "study" / "cohort.csv", "weights": str(home), "all": [str(home / "x")]}
     open_run(home / "noted", noted)
-    for folder in ("runs", "maps", "scores", "noted"):
+    for folder in ("runs", "maps", "scores", "exports", "noted"):
         assert telling(home / folder, home) == {}
     assert find_predictions(maps, table[4:])[1] == []
 

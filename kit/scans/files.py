@@ -6,6 +6,7 @@ What comes out is `(slice, row, column)` (see `kit.scans.grid`), still at the fi
 import gzip
 import hashlib
 import os
+import shutil
 import uuid
 import warnings
 import zipfile
@@ -57,6 +58,36 @@ def replacing(path):
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path, error):
+    """Give a folder to fill, and its name, that becomes `path` at the end: whole, or not at all.
+
+    `path` is new or empty; otherwise `error` is raised with a message. Folders around it are made.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with new_folder(f"{folder}/a/b", ValueError) as (part, name):
+    ...         _ = (part / "note.txt").write_text(name)
+    ...     Path(folder, "a", "b", "note.txt").read_text()
+    'b'
+    """
+    path = Path(path)
+    path = path if path.name else path.resolve()
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise error(f"{path}: is there already and not an empty folder; name another one, or delete it")
+    part = path.with_name(f".{uuid.uuid4().hex[:12]}-{path.name}")
+    part.mkdir(parents=True)
+    try:
+        yield part, path.name
+        if path.exists():
+            path.rmdir()
+        os.replace(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def kept(make, *facts):
