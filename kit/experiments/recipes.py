@@ -75,6 +75,7 @@ def run_experiment(
     search="head",
     seed=0,
     cache_dir=None,
+    workers=1,
     **options,
 ):
     """Train one experiment on a manifest's training scans, or go on with a run that was stopped.
@@ -101,6 +102,10 @@ def run_experiment(
         scans come with skull and without.
     search : {"head", "brain"}
         Where healthy voxels are drawn, see `kit.scans.search_region`.
+    cache_dir : path, optional
+        Of prepared scans; None: beside the run's folder, for other runs to share.
+    workers : int
+        How many processes prepare scans, see `kit.samplers.prepare`.
     options
         dtype, "auto" by default: bfloat16 where the device computes in it, else float32.
         Others override the profile (budget: steps on segments, or patches to visit in all, 0 being the profile's own;
@@ -137,7 +142,8 @@ def run_experiment(
     words = {"examples": examples, "scheme": scheme, "augment": augment, "intensities": intensities, "search": search}
     run = open_run(folder, {"experiment": name, **words, "seed": seed, **_decisive(size, examples)})
     cache = cache_dir or run.folder.parent / "cache"
-    reading = {"intensities": intensities, "search": search, "progress": options.get("progress", True)}
+    reading = {"intensities": intensities, "search": search, "workers": workers}
+    reading["progress"] = options.get("progress", True)
     cohort = prepare(select(table, "train"), cache, **reading)
     validation = prepare(select(table, "validation"), cache, statistics=cohort.statistics, **reading)
     about = {"experiment": name, **words, **_priors(cohort, scheme), **_as_metadata(cohort.statistics)}
