@@ -2,10 +2,10 @@
 
     PYTHONPATH=. python tests/kills.py --kills 50
 
-Each kind of work runs in children forked from one process that has imported everything. A child is killed by SIGKILL at a
-random moment of the time that undisturbed work takes, and another goes on in the same folder, until the work is done; then
-every file is compared with those of undisturbed work, but for times of the clock. After each kill what was finished before
-must still be there, unchanged.
+Each kind of work runs in children forked from one process that has imported everything. A child is killed by SIGKILL
+at a random moment of the time that undisturbed work takes, and another goes on in the same folder, until the work is
+done; then every file is compared with those of undisturbed work, but for times of the clock. After each kill what was
+finished before must still be there, unchanged.
 """
 
 import argparse
@@ -101,7 +101,7 @@ WORK = {
 
 
 def run(kind, kills, rng, root):
-    """Kill one kind of work so often; returns how often, in how many folders, what the kills met, and how long it takes."""
+    """Kill one kind of work so often; returns how often, in how many folders, and what the kills met."""
     work, finished = WORK[kind]
     table = write_small_cohort(root)
     whole, done, folders, met = root / "whole", 0, 0, set()

@@ -7,7 +7,7 @@ are first normalised by it.
 """
 
 import warnings
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from kit.samplers.entries import PreparedScan, ensure, open_entry
+from kit.samplers.entries import PreparedScan, ensure, open_entry, whole_entry
 from kit.scans import SEARCHES, ScanError
 
 INTENSITIES = ("brain", "scan", "cohort")
@@ -120,7 +120,15 @@ def _folders(jobs, workers, progress):
     """The entry of every job, in their order; SamplerError at the end with all that failed."""
     folders, failed = {}, {}
     with tqdm(total=len(jobs), desc="preparing scans", unit="scan", disable=not progress) as bar:
-        for index, outcome in _one_by_one(jobs) if workers == 1 else _in_parallel(jobs, workers):
+        with ThreadPoolExecutor(workers) as readers:  # reading and sums of checking leave Python to others
+            for index, folder in enumerate(readers.map(_checked, jobs)):
+                if folder is not None:
+                    folders[index] = folder
+                    bar.update()
+        left = [index for index in range(len(jobs)) if index not in folders]
+        for index, outcome in (
+            _in_parallel(jobs, left, workers) if min(workers, len(left)) > 1 else _one_by_one(jobs, left)
+        ):
             if isinstance(outcome, Exception):
                 failed[index] = outcome
             else:
@@ -133,6 +141,14 @@ def _folders(jobs, workers, progress):
     return [folders[index] for index in range(len(jobs))]
 
 
+def _checked(job):
+    """The entry of a job that is there, whole; None where there is work, or trouble, for `ensure`."""
+    try:
+        return whole_entry(*job)
+    except OSError:
+        return None
+
+
 def _told(failed, jobs):
     lines = [f"{jobs[index][0]['scan_id']}: {error}" for index, error in sorted(failed.items())]
     more = [f"... and {len(lines) - MOST_LISTED} more"] if len(lines) > MOST_LISTED else []
@@ -140,20 +156,20 @@ def _told(failed, jobs):
     return "\n  ".join([head, *lines[:MOST_LISTED], *more])
 
 
-def _one_by_one(jobs):
-    for index, job in enumerate(jobs):
+def _one_by_one(jobs, left):
+    for index in left:
         try:
-            yield index, ensure(*job)
+            yield index, ensure(*jobs[index])
         except (OSError, ValueError, MemoryError) as error:
             yield index, error
 
 
-def _in_parallel(jobs, workers):
+def _in_parallel(jobs, left, workers):
     """(index, entry or error) as they come; scans whose process was killed are tried again, each alone."""
-    waiting, left = list(range(len(jobs)))[::-1], []
+    waiting, lost = left[::-1], []
     while waiting:
-        yield from _in_pool(jobs, waiting, left, workers)
-    for index in left:
+        yield from _in_pool(jobs, waiting, lost, workers)
+    for index in lost:
         once, again = [index], []
         yield from _in_pool(jobs, once, again, 1)
         if again:

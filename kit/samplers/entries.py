@@ -72,6 +72,14 @@ class PreparedScan:
         return label.reshape(self.volume.shape)
 
 
+def whole_entry(row, cache_dir, search, with_brain):
+    """The folder of a scan's entry where all of it is there and undamaged, or None; nothing is made."""
+    folder = cache_dir / _key(row, cache_dir, search)
+    parts = [("facts", ARRAYS), *([("brain", ("beyond",))] if with_brain else [])]
+    whole = all((folder / f"{name}.json").exists() and not _damage(folder, name, arrays) for name, arrays in parts)
+    return folder if whole else None
+
+
 def ensure(row, cache_dir, search, with_brain):
     """See to it that a manifest row's scan is in the cache, whole: made where it is missing or damaged.
 
