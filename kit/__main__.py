@@ -10,11 +10,11 @@ register  lay the sessions of each patient over the first, and list lesions that
 phantom   make the files of a manifest's synthetic scans that are missing
 record    run experiments at a larger size than a notebook's, for results/
 score     score a folder of probability maps or masks against a manifest's labels
+export    write maps and masks, a list of lesions, or a dataset folder of nnU-Net
 """
 
 import argparse
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -48,18 +48,22 @@ from kit.experiments import (
     write_index,
 )
 from kit.figures import write_report
-from kit.metrics import RULES, PredictionError
+from kit.metrics import RULES, PredictionError, export_lesions, export_maps
 from kit.metrics import score as score_maps
+from kit.models import NETWORKS, Detector
 from kit.phantom import make_missing
 from kit.samplers import SCHEMES
 from kit.scans import (
     COLLECTIONS,
     SEARCHES,
+    ExportError,
     ManifestError,
+    export_nnunet,
     find_leaks,
     import_collection,
     lesion_burden,
     missing_lesions,
+    new_folder,
     read_manifest,
     register_sessions,
     select,
@@ -217,6 +221,42 @@ def score(given):
     print(out / "report.html")
 
 
+def export(given):
+    """Write maps and masks, a list of lesions, or a dataset folder of nnU-Net, to be read by other programs."""
+    table = read_manifest(given.manifest, data_root=given.data_root)
+    if given.split != "all":
+        table = select(table, given.split, follow_ups=True)
+    EXPORTS[given.what](table, given)
+    print(given.out)
+
+
+def _export_maps(table, given):
+    if bool(given.predictions) == bool(given.weights):
+        raise ExportError("maps come from --predictions FOLDER or are made with --weights FILE; give one of the two")
+    source, options = given.predictions or Detector.load(given.network, given.weights), {}
+    if given.weights:
+        options = {"search": given.search, "device": given.device}
+    export_maps(source, table, given.out, **_of_mask(given), **options, progress=sys.stderr.isatty())
+
+
+def _export_lesions(table, given):
+    if given.out.exists():
+        raise ExportError(f"{given.out}: is there already; name another file, or delete it")
+    found = export_lesions(table, given.predictions, **_of_mask(given), progress=sys.stderr.isatty())
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    write_table(found, given.out)
+
+
+def _export_nnunet(table, given):
+    done = export_nnunet(table, given.out, progress=sys.stderr.isatty())
+    for row in done[~done.part.isin(["Tr", "Ts"])].itertuples():
+        print(f"{row.scan_id} is left out: {row.part}", file=sys.stderr)
+
+
+def _of_mask(given):
+    return {"threshold": given.threshold, "low": given.low, "min_volume_mm3": given.min_volume}
+
+
 def _manifest_text(table, root):
     """A table as the text of a manifest whose paths start from a folder."""
     with TemporaryDirectory() as folder:
@@ -243,17 +283,10 @@ def _refuse(failures):
 
 def _write_scores(tables, out, about):
     """Tables and report in a folder that appears whole or not at all."""
-    part = out.with_name(f".{os.getpid()}-{out.name}")
-    part.mkdir(parents=True)
-    try:
+    with new_folder(out, ExportError) as (part, _):
         for name, table in tables.items():
             write_table(table, part / f"{name}.csv")
         write_report(part / "report.html", tables, about)
-        if out.exists():
-            out.rmdir()
-        os.replace(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _parser():
@@ -354,6 +387,22 @@ def _score_options(add):
     add("--data-root", type=Path, help="folder that the manifest's paths start from (the manifest's own)")
 
 
+def _export_options(add):
+    add("what", choices=EXPORTS, help="maps and masks with a list of findings; lesions: a list; nnunet: a dataset")
+    add("manifest", type=Path, help="table of the scans")
+    add("out", type=Path, help="new folder; for lesions a CSV file; for nnunet named such as Dataset101_Metastases")
+    add("--predictions", type=Path, help="folder with one map a scan, as for score (none)")
+    add("--weights", type=Path, help="of a network that makes the maps instead (none)")
+    add("--network", default="D", choices=list(NETWORKS), help="that the weights are of (%(default)s)")
+    add("--search", default="head", choices=SEARCHES, help="where the network looks without a mask (%(default)s)")
+    add("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
+    add("--split", default="all", help="train, validation or test: its labelled scans; all (%(default)s)")
+    add("--threshold", type=_share, default=0.5, help="upper threshold of the mask (%(default)s)")
+    add("--low", type=_share, default=0.2, help="lower threshold of the mask (%(default)s)")
+    add("--min-volume", type=float, default=0.0, help="mm3 that a finding needs at least (%(default)s)")
+    add("--data-root", type=Path, help="folder that the manifest's paths start from (the manifest's own)")
+
+
 def _count(text):
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
@@ -374,6 +423,8 @@ def _share(text):
     return value
 
 
+EXPORTS = {"maps": _export_maps, "lesions": _export_lesions, "nnunet": _export_nnunet}
+EXPORT_EXAMPLE = "Example: python -m kit export maps cohort.csv maps --weights weights/D.safetensors"
 COMMANDS = {
     "run": (run, _run_options, "Example: python -m kit run 05_network_d -o runs/d/05.ipynb -p seed 1 -p profile full"),
     "demo": (demo, _demo_options, None),
@@ -385,6 +436,7 @@ COMMANDS = {
     "phantom": (phantom, _phantom_options, None),
     "record": (record, _record_options, "The tables of all finished runs are gathered after each experiment."),
     "score": (score, _score_options, "Maps are named <scan_id>.nii.gz, on their scan's grid; masks hold 0 and 1."),
+    "export": (export, _export_options, EXPORT_EXAMPLE),
 }
 
 if __name__ == "__main__":

@@ -63,6 +63,6 @@ from kit.experiments.results import (
     whole_scan_changes,
     whole_scan_table,
 )
-from kit.experiments.runs import Run, RunError, check_device, environment, open_run
+from kit.experiments.runs import Run, RunError, check_device, environment, open_run, without_places
 from kit.experiments.steps import evaluate, hard_negatives
 from kit.experiments.training import EXAMPLES, train

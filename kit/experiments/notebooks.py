@@ -27,10 +27,13 @@ import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbstripout import strip_output
 from papermill.exceptions import PapermillExecutionError
+from papermill.iorw import papermill_io
 
-from kit.scans import nearest
+from kit.experiments.runs import without_places
+from kit.scans import nearest, replacing
 
 NOTEBOOK_FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+PRIVATE = "private:"  # before the path of what papermill writes: it goes through `_Private`
 CELL_S = 48 * 3600  # what a cell may take: one at full scale trains for a day on the thesis' hardware
 KINDS = {"bool": bool, "int": int, "float": (float, int), "str": str, "list": list}
 CHOICE = re.compile(r"[\w.+-]+( [\w.+-]+)*\*?$")
@@ -64,7 +67,8 @@ def run_notebook(notebook, output, parameters=None, *, timeout_s=CELL_S, progres
     Parameters
     ----------
     notebook, output : path
-        The output keeps what was computed when a cell fails, with the traceback.
+        The output keeps what was computed when a cell fails, with the traceback. It names no folder of the machine or
+        its user, see `without_places`, whatever parameters, outputs and tracebacks held.
     parameters : dict, optional
         Name to bool, int, float, str or list; an int may stand for a float.
     timeout_s : int
@@ -92,7 +96,8 @@ def run_notebook(notebook, output, parameters=None, *, timeout_s=CELL_S, progres
     options = {"kernel_name": "python3", "cwd": notebook.parent, "execution_timeout": timeout_s, "progress_bar": bar}
     options["extra_arguments"] = ["--log-level=ERROR"]  # a kernel's remarks on its transport are not the notebook's
     try:
-        return papermill.execute_notebook(notebook, output, parameters, **options)
+        papermill.execute_notebook(notebook, f"{PRIVATE}{output}", parameters, **options)
+        return nbformat.read(output, as_version=4)
     except PapermillExecutionError as error:
         reason = f"{error.ename}: {error.evalue}"
     except (CellTimeoutError, DeadKernelError) as error:
@@ -202,6 +207,35 @@ def minutes(seconds):
     '1 min 23 s'
     """
     return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+
+
+class _Private:
+    """How papermill writes executed notebooks, after every cell and at the end: whole, and without places."""
+
+    @staticmethod
+    def pretty_path(path):
+        return path.removeprefix(PRIVATE)
+
+    @staticmethod
+    def write(text, path):
+        notebook = nbformat.reads(text, as_version=4)
+        notebook.metadata.get("papermill", {}).pop("output_path", None)
+        with replacing(path.removeprefix(PRIVATE)) as part:
+            nbformat.write(_without_places(notebook), part)
+
+
+papermill_io.register(PRIVATE, _Private)
+
+
+def _without_places(node):
+    """A notebook, or a part of one, with every text in it without places; pictures are left as they are."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            node[name] = value if name.startswith("image/") else _without_places(value)
+        return node
+    if isinstance(node, list):
+        return [_without_places(value) for value in node]
+    return without_places(node) if isinstance(node, str) else node
 
 
 def _parameter(about):

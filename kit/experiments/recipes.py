@@ -79,6 +79,7 @@ def run_experiment(
     weights="",
     seed=0,
     cache_dir=None,
+    workers=1,
     **options,
 ):
     """Train one experiment on a manifest's training scans, or go on with a run that was stopped.
@@ -110,6 +111,10 @@ def run_experiment(
     weights : path
         Of the same network, from `weights/` or an earlier run; "": fresh ones of `seed`. Scans are normalised as they
         were for that network.
+    cache_dir : path, optional
+        Of prepared scans; None: beside the run's folder, for other runs to share.
+    workers : int
+        How many processes prepare scans, see `kit.samplers.prepare`.
     options
         dtype, "auto" by default: bfloat16 where the device computes in it, else float32.
         Others override the profile (budget: steps on segments, or patches to visit in all, 0 being the profile's own;
@@ -146,7 +151,8 @@ def run_experiment(
     words = {"examples": examples, "scheme": scheme, "augment": augment, "intensities": intensities, "search": search}
     run = open_run(folder, {"experiment": name, **words, **start, "seed": seed, **_decisive(size, examples)})
     cache = cache_dir or run.folder.parent / "cache"
-    reading = {"intensities": intensities, "search": search, "progress": options.get("progress", True)}
+    reading = {"intensities": intensities, "search": search, "workers": workers}
+    reading["progress"] = options.get("progress", True)
     known = Detector.load(experiment.network, weights).statistics if weights else intensities
     known = {} if isinstance(known, str) else {"statistics": known}
     cohort = prepare(select(table, "train"), cache, **known, **reading)

@@ -6,12 +6,17 @@
       weights.safetensors    the best weights so far
       history.csv, ...       tables
 
-Each file is written whole or not at all, and nothing is unpickled.
+Each file is written whole or not at all, and nothing is unpickled. None names a folder of the machine or its user.
 """
 
+import getpass
+import hashlib
 import json
 import os
 import platform
+import re
+import sys
+import tempfile
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +27,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from kit.scans import nearest, replacing, write_table
+
+PROJECT = Path(__file__).resolve().parents[2]
+BEFORE = r"(^|[^\w.~/…-]|\x1b\[[\d;]*m|\\[nrt]|file://)"  # what stands before a path in a text, such as a colour's code
+STEP = r"[^\s/'\"`<>|:;,()\[\]{}*?\\]+"  # the name of a folder or file in a text
 
 LIBRARIES = ("brain-metastasis-kit", "torch", "numpy", "scipy", "nibabel", "pandas", "safetensors")
 
@@ -83,7 +92,7 @@ def open_run(folder, parameters):
     folder : path
     parameters : dict
         Everything that decides the outcome, the seed among it: words, numbers, booleans, None, paths and lists or
-        dicts of those.
+        dicts of those. Of an absolute path the name is kept, and of a file a digest of what is in it.
 
     Raises
     ------
@@ -101,7 +110,7 @@ def open_run(folder, parameters):
     folder, parameters = Path(folder), _plain(parameters)
     path = folder / "parameters.json"
     if path.is_file():
-        refuse_other_parameters(_read(path)["parameters"], parameters, path)
+        refuse_other_parameters(_plain(_read(path)["parameters"]), parameters, path)
     else:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
@@ -180,6 +189,37 @@ def environment():
     return {"versions": versions, "hardware": hardware}
 
 
+def without_places(text):
+    """A text in which no path names a folder of this machine or its user, for what may be passed on.
+
+    Paths inside the project start from there; of others the name stays.
+
+    Examples
+    --------
+    >>> without_places(f"no file {PROJECT}/runs/a.csv or {tempfile.gettempdir()}/jane/b.csv")
+    'no file runs/a.csv or …/b.csv'
+    """
+    if "/" not in text:
+        return text
+    text = re.sub(BEFORE + re.escape(str(PROJECT)) + "/", r"\1", text)
+    text = re.sub(BEFORE + re.escape(str(PROJECT)) + r"(?![\w.-])", r"\1.", text)
+    own = {Path.home(), Path.cwd(), Path(tempfile.gettempdir()), Path(sys.prefix)}
+    own = sorted({str(form) for path in own for form in (path, path.resolve())} - {"/"}, key=len, reverse=True)
+    tops = [re.escape(f"/{name}") for name in sorted(os.listdir("/"), key=len, reverse=True)]
+    for folders in ([re.escape(path) for path in own], tops):
+        text = re.sub(f"{BEFORE}(?:{'|'.join(folders)})(?=/|\\b)", r"\1…", text)
+    text = re.sub(rf"…(?:/{STEP})*(/{STEP})", r"…\1", text)
+    return re.sub(rf"(?<=/){re.escape(user)}(?![\w.-])", "…", text) if (user := _user()) else text
+
+
+def _user():
+    """The name of who runs this, or "" where the machine knows none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # in a container, a user may be a number only
+        return ""
+
+
 def _version(name):
     try:
         return version(name)
@@ -192,8 +232,29 @@ def _value(parameters, name):
 
 
 def _plain(value):
-    """The value as JSON gives it back: tuples become lists, numpy numbers plain ones, paths text."""
-    return json.loads(json.dumps(value, default=lambda other: other.item() if hasattr(other, "item") else str(other)))
+    """The value as JSON gives it back: tuples become lists, numpy numbers plain ones, paths text without folders."""
+    plain = json.loads(json.dumps(value, default=lambda other: other.item() if hasattr(other, "item") else str(other)))
+    return _each_text(_named, plain)
+
+
+def _each_text(function, value):
+    """A value of JSON with every text in it replaced by what a function makes of it."""
+    if isinstance(value, dict):
+        return {name: _each_text(function, one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_each_text(function, one) for one in value]
+    return function(value) if isinstance(value, str) else value
+
+
+def _named(text):
+    """Of an absolute path its name, and of a file what tells it from others of that name."""
+    path = Path(text)
+    if not path.is_absolute():
+        return text
+    if not path.is_file():
+        return without_places(f"…/{path.name}")
+    with path.open("rb") as file:
+        return f"…/{path.name}, sha256 {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
 
 
 def _read(path):

@@ -16,6 +16,7 @@ from kit.metrics.curves import (
     wilson_interval,
 )
 from kit.metrics.detection import COLUMNS, Detection, detect, dice, error_table, hysteresis
+from kit.metrics.exports import export_lesions, export_maps
 from kit.metrics.matching import RULES, Links, Rule, iou_rule, rule_of
 from kit.metrics.outlines import PENALTY_MM, LesionWise, border_profile, hd95, lesionwise, pool_profiles
 from kit.metrics.pairing import Contact, Pairing, Predicted, Truth, pair

@@ -245,7 +245,7 @@ class _Job:
         facts["rules"] = [rule.name for rule in self.settings["rules"]]
         if self.source not in (None, self.saved):
             about = self.source.stat()
-            facts["map"] = [str(self.source.resolve()), about.st_size, about.st_mtime_ns]
+            facts["map"] = [self.source.name, about.st_size, about.st_mtime_ns]
         return facts
 
     def is_done(self):

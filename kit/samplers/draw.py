@@ -16,7 +16,8 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
 from kit.samplers.augment import with_looks
-from kit.samplers.cache import BORDER, ERODED, ERODED_BORDER, SamplerError
+from kit.samplers.cache import SamplerError
+from kit.samplers.entries import BORDER, ERODED, ERODED_BORDER
 from kit.samplers.patches import contains
 from kit.scans import nearest
 
@@ -106,7 +107,7 @@ def draw(cohort, scheme="balanced", seed=0, epoch=0, limit=None, batch_size=32, 
 
     Examples
     --------
-    >>> from kit.samplers.cache import Cohort, PreparedScan
+    >>> from kit.samplers import Cohort, PreparedScan
     >>> volume, lesion, one = np.eye(3, dtype=np.float16)[None], np.array([0, 4]), np.ones(2, int)
     >>> scan = PreparedScan("s1", volume, lesion, np.arange(5, 9), one, one, 0, 1, 9, 0)
     >>> rows = draw(Cohort((scan,), "scan"), seed=7)

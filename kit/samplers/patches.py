@@ -48,7 +48,7 @@ def patches(cohort, rows, patch_shape, angles=None, device="cpu", augment="none"
     Examples
     --------
     >>> import pandas as pd
-    >>> from kit.samplers.cache import Cohort, PreparedScan
+    >>> from kit.samplers import Cohort, PreparedScan
     >>> volume, one = np.eye(3, dtype=np.float16)[None], np.array([1])
     >>> cohort = Cohort((PreparedScan("s1", volume, one - 1, one, one, one, 0, 1, 9, 0),), "scan")
     >>> rows = pd.DataFrame({"scan": pd.Categorical(["s1"]), "slice": 0, "row": 0, "column": 0})

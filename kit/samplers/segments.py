@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 
 from kit.samplers.augment import TAKEN_OFF, augmentation_of, with_looks
-from kit.samplers.cache import BORDER, ERODED, ERODED_BORDER
 from kit.samplers.draw import ROTATION_DEGREES, scheme_of, shell
+from kit.samplers.entries import BORDER, ERODED, ERODED_BORDER
 from kit.samplers.patches import patches, placed
 
 CROPS, COUNT = 8, 16  # crops of a step; voxels of the lattice along a crop's side

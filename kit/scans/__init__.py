@@ -1,7 +1,8 @@
 """Scans, labels and manifests: read, checked, oriented, measured."""
 
-from kit.scans.files import ScanError, read_grid, read_label, read_map, replacing, write_table
-from kit.scans.grid import Grid, cut_box, frame, from_file_axes, resample, same_grid
+from kit.scans.exports import ExportError, export_nnunet, list_lesions
+from kit.scans.files import ScanError, new_folder, read_grid, read_label, read_map, replacing, write_table
+from kit.scans.grid import Grid, cut_box, frame, from_file_axes, resample, same_grid, spacing
 from kit.scans.head import (
     BRAIN_UNIT,
     SEARCHES,

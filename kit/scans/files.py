@@ -3,12 +3,14 @@
 What comes out is `(slice, row, column)` (see `kit.scans.grid`), still at the file's own spacing.
 """
 
-import gzip
 import hashlib
+import math
 import os
+import shutil
 import uuid
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +27,8 @@ SPACING_MM = (0.05, 20.0)  # outside, a header is wrong (pixels, metres), and re
 KEPT = "KIT_CACHE"  # environment variable: a folder for what takes seconds to find of a scan
 READERS = 4  # scans in memory at once while files are read in threads
 QUIET = 10  # fewer files than this are read without a progress bar
+LARGEST_FIELD_MM3 = 4e8  # a cube of 0.74 m: what covers more is no head, and would fill the memory at 1 mm
+SPARE_BYTES = 1 << 24  # what may follow the voxels in a file: more is damage, or packed to fill the memory
 LARGEST_SHEAR = 0.01  # cosine between two axes: about half a degree off a right angle
 GEOMETRY = (
     *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
@@ -61,6 +65,36 @@ def replacing(path):
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path, error):
+    """Give a folder to fill, and its name, that becomes `path` at the end: whole, or not at all.
+
+    `path` is new or empty; otherwise `error` is raised with a message. Folders around it are made.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with new_folder(f"{folder}/a/b", ValueError) as (part, name):
+    ...         _ = (part / "note.txt").write_text(name)
+    ...     Path(folder, "a", "b", "note.txt").read_text()
+    'b'
+    """
+    path = Path(path)
+    path = path if path.name else path.resolve()
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise error(f"{path}: is there already and not an empty folder; name another one, or delete it")
+    part = path.with_name(f".{uuid.uuid4().hex[:12]}-{path.name}")
+    part.mkdir(parents=True)
+    try:
+        yield part, path.name
+        if path.exists():
+            path.rmdir()
+        os.replace(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def kept(make, *facts):
@@ -205,12 +239,19 @@ def _open(path):
 def _grid(image, path):
     """The file's grid, refused where no permutation of axes can bring it to (slice, row, column)."""
     _require_one_volume(image.shape, image.get_data_dtype(), path)
+    _require_voxel_size(image, path)
     affine = np.asarray(image.affine, float)
     sizes = spacing(affine)
     if not (np.isfinite(affine).all() and SPACING_MM[0] <= min(sizes) and max(sizes) <= SPACING_MM[1]):
         raise ScanError(
             f"{path}: voxel size is {_numbers(sizes)} mm, outside {SPACING_MM[0]:g} to {SPACING_MM[1]:g} mm; "
             "correct sform or qform in its header, in mm"
+        )
+    field = np.multiply(image.shape[:3], sizes)
+    if field.prod() > LARGEST_FIELD_MM3:
+        raise ScanError(
+            f"{path}: covers {' x '.join(f'{side:.0f}' for side in field)} mm, more than any head; correct the voxel "
+            f"size ({_numbers(sizes)} mm) in its header"
         )
     axes = affine[:3, :3] / sizes
     shear = np.abs(axes.T @ axes - np.eye(3)).max()
@@ -229,6 +270,16 @@ def _require_one_volume(shape, dtype, path):
         raise ScanError(f"{path}: voxels are colours ({', '.join(dtype.names)}); export the scan in grey values")
     if dtype.kind not in "iufb":
         raise ScanError(f"{path}: voxels are {dtype}, not real numbers; export the magnitude image")
+
+
+def _require_voxel_size(image, path):
+    """Refuse a NIfTI file whose geometry hangs on voxel sizes of 0, in whose place the reader puts 1 mm."""
+    header = image.header
+    if isinstance(header, nib.Nifti1Header) and header["sform_code"] == 0:
+        with nib.openers.ImageOpener(image.file_map.get("header", image.file_map["image"]).filename) as file:
+            sizes = type(header)(file.read(header.sizeof_hdr), header.endianness, check=False)["pixdim"][1:4]
+        if not (np.abs(sizes) > 0).all():
+            raise ScanError(f"{path}: voxel size is {_numbers(sizes)} mm in its header; correct pixdim, in mm")
 
 
 def _geometry(header):
@@ -256,14 +307,29 @@ def _voxels(image, path):
     """The file's numbers, 3-D, in the file's own order and type."""
     try:
         if Path(path).suffix in (".gz", ".mgz") and hasattr(type(image), "from_bytes"):
-            # unpacked at once: faster than a stream, and the checksum at the end is verified
-            image = type(image).from_bytes(gzip.decompress(Path(path).read_bytes()))
+            image = type(image).from_bytes(_unpacked(path, image))
         voxels = np.asanyarray(image.dataobj)
     except Exception as error:  # zlib, gzip, mmap and nibabel each have their own
         raise ScanError(
             f"{path}: voxels cannot be read ({_reason(error, path)}); the file is truncated or damaged: copy it again"
         ) from error
     return voxels.reshape(voxels.shape[:3])
+
+
+def _unpacked(path, image):
+    """What is packed in a file, at once: faster than a stream, checksums verified, and no more than its header says."""
+    wanted = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
+    rest, parts, room = Path(path).read_bytes(), [], wanted + SPARE_BYTES
+    while rest:
+        packed = zlib.decompressobj(wbits=31)  # of gzip
+        parts.append(packed.decompress(rest, room + 1))
+        room -= len(parts[-1])
+        if room < 0 or not packed.eof:
+            raise ValueError("more is packed in it than its header says" if room < 0 else "it ends too early")
+        rest = packed.unused_data.lstrip(b"\0")
+    if sum(map(len, parts)) < wanted:
+        raise ValueError(f"its header asks for {wanted} bytes, and {sum(map(len, parts))} are packed in it")
+    return b"".join(parts)
 
 
 def _on_grid(path, grid):

@@ -121,7 +121,8 @@ def save_map(array, scan, path) -> None:
     array
         On `scan.image`'s grid: a map of floats is stored as float32, a bool array as uint8.
     scan : Scan
-        The scan that `array` belongs to; shape, affine, sform and qform of its file are kept.
+        The scan that `array` belongs to; shape, affine, sform and qform of its file are kept. Without an image it
+        stands for its file's own grid.
     path
         Ends in `.nii` or `.nii.gz`. The file appears whole or not at all.
 
@@ -158,8 +159,9 @@ def _wanted_frame(grid, spacing_mm):
 
 
 def _require_map(array, scan, path):
-    if array.shape != scan.image.shape:
-        raise ScanError(f"{path}: the map has shape {array.shape}, the scan {scan.image.shape}; give one of its shape")
+    shape = frame(scan.grid)[0] if scan.image is None else scan.image.shape
+    if array.shape != shape:
+        raise ScanError(f"{path}: the map has shape {array.shape}, the scan {shape}; give one of its shape")
     if array.dtype != bool and array.dtype.kind != "f":
         raise ScanError(f"{path}: the map is {array.dtype}; give bool (a label) or float (a probability)")
     if not path.name.endswith((".nii", ".nii.gz")):

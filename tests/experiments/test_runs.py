@@ -36,7 +36,7 @@ def test_other_parameters_are_refused_and_each_difference_is_named(tmp_path):
 
 def test_parameters_may_be_paths_and_numpy_numbers(tmp_path):
     run = open_run(tmp_path, {"rate": np.float64(0.1), "folder": tmp_path, "count": np.int32(3)})
-    assert run.parameters == {"rate": 0.1, "folder": str(tmp_path), "count": 3}
+    assert run.parameters == {"rate": 0.1, "folder": f"…/{tmp_path.name}", "count": 3}
 
 
 def test_versions_and_hardware_are_written_but_not_the_machines_name(tmp_path):

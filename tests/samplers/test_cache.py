@@ -1,6 +1,12 @@
 """The cache holds what the files say, is made anew where it is damaged, and tells a lesion's border from its inside."""
 
+import errno
 import multiprocessing
+import os
+import shutil
+import signal
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,8 +14,7 @@ import pytest
 from scipy import ndimage
 from small_scans import SHAPE, make_scan, save, write_cohort
 
-from kit.samplers import BORDER, ERODED, ERODED_BORDER, SamplerError, depth_of, draw, prepare
-from kit.samplers import cache as prepared
+from kit.samplers import BORDER, ERODED, ERODED_BORDER, SamplerError, cache, depth_of, draw, entries, prepare
 from kit.scans import SEARCHES, ScanError, components, foreground, normalise
 
 
@@ -38,8 +43,8 @@ def test_brain_intensities_are_found_once_and_made_anew_where_they_are_damaged(f
         asked.append(given)
         return 250.0, 40.0
 
-    monkeypatch.setattr(prepared, "brain_statistics", found)
-    monkeypatch.setattr(prepared, "beyond_brain", lambda *given: beyond)
+    monkeypatch.setattr(entries, "brain_statistics", found)
+    monkeypatch.setattr(entries, "beyond_brain", lambda *given: beyond)
     plain = prepare(files[:1], tmp_path, intensities="scan", progress=False)
     for times in (1, 1):
         cohort = prepare(files[:1], tmp_path, intensities="brain", progress=False)
@@ -51,7 +56,8 @@ def test_brain_intensities_are_found_once_and_made_anew_where_they_are_damaged(f
     for times, name in ((2, "beyond.npy"), (3, "brain.json")):
         (path,) = tmp_path.glob(f"*/{name}")
         path.write_bytes(path.read_bytes()[:-5])
-        again = prepare(files[:1], tmp_path, intensities="brain", progress=False)
+        with pytest.warns(UserWarning, match="prepared scan s1 was damaged"):
+            again = prepare(files[:1], tmp_path, intensities="brain", progress=False)
         np.testing.assert_array_equal(again.scans[0].beyond, beyond)
         assert len(asked) == times
 
@@ -65,19 +71,108 @@ def test_raw_intensities_up_to_65535_survive_float16(tmp_path):
 
 def test_a_prepared_scan_is_not_read_again(files, tmp_path, monkeypatch):
     wanted = prepare(files, tmp_path, progress=False)
-    monkeypatch.setattr(prepared, "load_row", None)
+    monkeypatch.setattr(entries, "load_row", None)
     found = prepare(files, tmp_path, progress=False)
     pd.testing.assert_frame_equal(draw(found, seed=1), draw(wanted, seed=1))
 
 
-@pytest.mark.parametrize("name", ["volume.npy", "lesion.npy", "healthy.npy", "facts.json"])
-def test_a_damaged_or_missing_cache_file_is_made_anew(files, tmp_path, name):
-    wanted = prepare(files[:1], tmp_path, progress=False).image(0)
-    (path,) = tmp_path.glob(f"*/{name}")
-    path.write_bytes(path.read_bytes()[:-5])
-    np.testing.assert_array_equal(prepare(files[:1], tmp_path, progress=False).image(0), wanted)
-    path.unlink()
-    np.testing.assert_array_equal(prepare(files[:1], tmp_path, progress=False).image(0), wanted)
+@pytest.mark.parametrize("name", ["volume.npy", "lesion.npy", "healthy.npy", "depth.npy", "facts.json"])
+@pytest.mark.parametrize("damage", ["cut", "a bit", "gone"])
+def test_a_damaged_cache_file_is_named_and_made_anew_and_no_other_entry(files, tmp_path, name, damage, monkeypatch):
+    first = prepare(files[:2], tmp_path, progress=False)
+    wanted = [first.image(index).copy() for index in range(2)]
+    (path,) = [path for path in tmp_path.glob(f"*/{name}") if path.parent == entry_of(files, 0, tmp_path)]
+    whole = bytearray(path.read_bytes())
+    if damage == "a bit":
+        whole[len(whole) // 2] ^= 1
+    path.write_bytes(whole[:-5] if damage == "cut" else whole)
+    if damage == "gone":
+        path.unlink()
+    read, load_row = [], entries.load_row
+    monkeypatch.setattr(entries, "load_row", lambda row: read.append(row["scan_id"]) or load_row(row))
+    silent = (name, damage) == ("facts.json", "gone")  # as if it had been stopped before its end
+    told = nullcontext() if silent else pytest.warns(UserWarning, match="s1 was damaged")
+    with told:
+        again = prepare(files[:2], tmp_path, progress=False)
+    assert read == ["s1"]
+    for index in range(2):
+        np.testing.assert_array_equal(again.image(index), wanted[index])
+    prepare(files[:2], tmp_path, progress=False)  # without a warning
+
+
+def entry_of(files, index, folder):
+    return entries.ensure(files.iloc[index].to_dict(), folder, "head", False)[0]
+
+
+def test_a_scan_is_known_by_what_is_in_its_files_wherever_they_lie(tmp_path, monkeypatch):
+    table = write_cohort(tmp_path, seeds=[1])
+    wanted = prepare(table, tmp_path / "cache", progress=False)
+    (tmp_path / "moved").mkdir()
+    for name in ("image", "label"):
+        table[name] = [shutil.move(path, tmp_path / "moved") for path in table[name]]
+    monkeypatch.setattr(entries, "load_row", None)
+    found = prepare(table, tmp_path / "cache", progress=False)
+    np.testing.assert_array_equal(found.scans[0].volume, wanted.scans[0].volume)
+
+
+def test_a_full_disk_costs_one_scan_and_says_so(files, tmp_path, monkeypatch):
+    """The disk is full while the second scan's volume is written; nothing of it stays, and the others are kept."""
+    load_row, save, reading = entries.load_row, np.save, []
+
+    def full(path, array):
+        if reading[-1] == "s2":
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(path, array)
+
+    monkeypatch.setattr(entries, "load_row", lambda row: reading.append(row["scan_id"]) or load_row(row))
+    monkeypatch.setattr(entries.np, "save", full)
+    with pytest.raises(SamplerError, match=r"1 of 4 scans could not be prepared(.|\n)*s2: .*no space is left in"):
+        prepare(files, tmp_path, progress=False)
+    assert not list(tmp_path.rglob(".*"))
+    monkeypatch.undo()
+    monkeypatch.setattr(entries, "load_row", lambda row: reading.append(row["scan_id"]) or load_row(row))
+    prepare(files, tmp_path, progress=False)
+    assert reading == ["s1", "s2", "s3", "s4", "s2"]
+
+
+def test_several_processes_give_the_same_cohort_and_name_what_fails(files, tmp_path):
+    wanted = prepare(files, tmp_path / "one", progress=False)
+    found = prepare(files, tmp_path / "two", workers=2, progress=False)
+    assert found.statistics == wanted.statistics
+    assert [scan.scan_id for scan in found.scans] == files.scan_id.tolist()
+    one, two = (
+        {path.relative_to(root): path.read_bytes() for path in root.glob("*/*.*")}
+        for root in (tmp_path / "one", tmp_path / "two")
+    )
+    assert len(one) == 4 * 6
+    assert one == two
+    broken = pd.concat([files[:1], files[1:2].assign(image=str(tmp_path / "gone.nii"))])
+    with pytest.raises(SamplerError, match=r"1 of 2 scans could not be prepared(.|\n)*s2: .*gone\.nii: no such file"):
+        prepare(broken, tmp_path / "two", workers=2, progress=False)
+
+
+def killed_by(row, cache_dir, search, with_brain):
+    """In place of `ensure` in other processes: scan s2 kills its process each time, s3 the first time."""
+    mark = cache_dir / row["scan_id"]
+    cache_dir.mkdir(exist_ok=True)
+    if row["scan_id"] == "s2" or (row["scan_id"] == "s3" and not mark.exists()):
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return entries.ensure(row, cache_dir, search, with_brain)
+
+
+def test_a_killed_process_costs_its_scan_at_most_and_says_so(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "ensure", killed_by)
+    monkeypatch.setattr(cache, "get_context", lambda kind: multiprocessing.get_context("fork"))
+    with pytest.raises(
+        SamplerError, match=r"1 of 4 scans could not be prepared(.|\n)*s2: its process was killed, twice"
+    ):
+        prepare(files, tmp_path / "cache", workers=2, progress=False)
+    monkeypatch.setattr(entries, "load_row", None)
+    monkeypatch.undo()
+    assert (tmp_path / "cache" / "s3").exists()
+    assert len(list((tmp_path / "cache").glob("*/facts.json"))) == 3
 
 
 def test_a_killed_preparation_goes_on_where_it_stopped(files, tmp_path, monkeypatch):
@@ -89,8 +184,8 @@ def test_a_killed_preparation_goes_on_where_it_stopped(files, tmp_path, monkeypa
             raise KeyboardInterrupt
         return load_row(row)
 
-    load_row = prepared.load_row
-    monkeypatch.setattr(prepared, "load_row", load)
+    load_row = entries.load_row
+    monkeypatch.setattr(entries, "load_row", load)
     with pytest.raises(KeyboardInterrupt):
         prepare(files, tmp_path, progress=False)
     prepare(files, tmp_path, progress=False)
@@ -145,7 +240,9 @@ def test_what_cannot_be_prepared_is_refused_with_a_remedy(files, tmp_path):
         prepare(files[:0], tmp_path)
     with pytest.raises(SamplerError, match="intensities is 'raw'; choose one of brain, scan, cohort"):
         prepare(files, tmp_path, intensities="raw")
-    with pytest.raises(ScanError, match=r"gone\.nii"):
+    with pytest.raises(SamplerError, match="workers is 0"):
+        prepare(files, tmp_path, workers=0)
+    with pytest.raises(SamplerError, match=r"1 of 1 scans(.|\n)*gone\.nii"):
         prepare(files[:1].assign(image=str(tmp_path / "gone.nii")), tmp_path, progress=False)
 
 
