@@ -14,7 +14,6 @@ export    write maps and masks, a list of lesions, or a dataset folder of nnU-Ne
 """
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -23,12 +22,9 @@ from tempfile import TemporaryDirectory
 import nbformat
 import torch
 
+from kit import options as takes
 from kit.experiments import (
-    EXAMPLES,
-    EXPERIMENTS,
-    FAULTS,
     ROOT,
-    VARIANTS,
     NotebookError,
     check_device,
     clean,
@@ -48,14 +44,11 @@ from kit.experiments import (
     write_index,
 )
 from kit.figures import write_report
-from kit.metrics import RULES, PredictionError, export_lesions, export_maps
+from kit.metrics import PredictionError, export_lesions, export_maps
 from kit.metrics import score as score_maps
-from kit.models import NETWORKS, Detector
+from kit.models import Detector
 from kit.phantom import make_missing
-from kit.samplers import SCHEMES
 from kit.scans import (
-    COLLECTIONS,
-    SEARCHES,
     ExportError,
     ManifestError,
     export_nnunet,
@@ -72,8 +65,6 @@ from kit.scans import (
     write_manifest,
     write_table,
 )
-
-TRAINING_S, QUICK_S = 48 * 3600, 1800  # what a cell may take: at full scale, or at quick
 
 
 def main(arguments=None):
@@ -300,143 +291,28 @@ def _parser():
     return parser
 
 
-def _run_options(add):
-    add("notebook", help="a path, or the name of one in notebooks/")
-    add("-o", "--output", required=True, help="where the executed notebook goes")
-    value = "one of its parameters, as often as needed; lists as 0.1,0.5; relative paths start from the notebook"
-    add("-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=value)
-    add("--timeout", type=_count, default=TRAINING_S, help="seconds a cell may take (%(default)s)")
-
-
-def _commit_options(add):
-    add("--jobs", type=_count, default=min(4, os.cpu_count() or 1), help="notebooks at a time (%(default)s)")
-    add("--timeout", type=_count, default=QUICK_S, help="seconds a cell may take (%(default)s)")
-
-
-def _demo_options(add):
-    _commit_options(add)
-    add("--out", default="runs/demo", help="folder of the pages (%(default)s)")
-
-
-def _import_options(add):
-    add("name", help=f"of {', '.join(COLLECTIONS)}")
-    add("folder", type=Path, help="where the collection was unpacked")
-    add("--image", help="for pairs: pattern of the images, such as '{patient}_{session}_t1gd.nii.gz' (none)")
-    add("--label", help="for pairs: pattern of their labels (none)")
-    add("--lesion-codes", help="for pairs and bids: label values that are lesion, such as '1;3' (all above 0)")
-
-
-def _check_options(add):
-    add("manifests", nargs="+", type=Path, metavar="MANIFEST", help="one or several")
-    add("--data-root", type=Path, help="folder that their paths start from (each manifest's own)")
-
-
-def _split_options(add):
-    add("manifest", type=Path, help="table of the scans and their labels")
-    add("--test", type=_part, default=0.2, help="share of the patients (%(default)s)")
-    add("--validation", type=_part, default=0.15, help="share of the patients (%(default)s)")
-    add("--folds", type=_count, help="deal out all but the test patients to so many folds instead (none)")
-    add("--fold", type=_count, default=1, help="the fold that is for validation (%(default)s)")
-    add("--seed", type=int, default=2015, help="of the lot (%(default)s)")
-    add("--data-root", type=Path, help="folder that the manifest's paths start from (the manifest's own)")
-
-
-def _register_options(add):
-    add("manifest", type=Path, help="table of the scans and their labels")
-    add("-o", "--output", type=Path, required=True, help="folder of the records, pairs.csv and missing_lesions.csv")
-    add("--jobs", type=_count, default=1, help="processes that register (%(default)s)")
-    add("--spacing", type=float, default=1.0, help="voxel size in mm at which scans are compared (%(default)s)")
-    add("--data-root", type=Path, help="folder that the manifest's paths start from (the manifest's own)")
-
-
-def _phantom_options(add):
-    add("manifest", type=Path, help="such as data_manifest.csv")
-
-
-def _record_options(add):
-    add("--experiments", nargs="+", default=list(EXPERIMENTS), metavar="NAME",
-        help=f"of {', '.join(EXPERIMENTS)} (all); what differs may follow: D+{', D+'.join(VARIANTS)}")  # fmt: skip
-    add("--labels", default="clean", choices=FAULTS, help="faults of the training labels (%(default)s)")
-    add("--patients", type=_count, default=96, help="of the cohort, 7 in 12 for training (%(default)s)")
-    add("--cohort-seed", type=int, default=2016, help="the built-in cohort has 2015 (%(default)s)")
-    add("--examples", default="segments", choices=EXAMPLES, help="what is learnt from (%(default)s)")
-    add("--budget", type=_count, default=5000, help="steps on segments, or patches to visit in all (%(default)s)")
-    add("--epochs", type=_count, default=20, help="over which they are spread (%(default)s)")
-    add("--scheme", default="", help=f"of sampling: {', '.join(SCHEMES)} (each experiment's own)")
-    add("--search", default="head", choices=SEARCHES, help="region of healthy voxels (%(default)s)")
-    add("--validation-patches", type=_count, default=4000, help="classified after each epoch (%(default)s)")
-    add("--dtype", default="float32", choices=["float32", "bfloat16"], help="of training (%(default)s)")
-    add("--device", default="auto", help="auto, cpu or cuda; auto takes a GPU where there is one (%(default)s)")
-    add("--threads", type=_count, help="of the CPU (torch's choice)")
-    add("--seed", type=int, default=2015, help="of weights, draws and faults (%(default)s)")
-    add("--scans", type=_count, help="whole test scans that are mapped (all)")
-    add("--runs", type=Path, default=ROOT / "runs" / "record", help="working folder (runs/record of the repository)")
-    add("--out", type=Path, default=ROOT / "results" / "record", help="of the tables (results/record, there too)")
-
-
-def _score_options(add):
-    add("predictions", type=Path, help="folder with one map a scan")
-    add("manifest", type=Path, help="table of the scans and their labels")
-    add("-o", "--output", type=Path, help="new folder for tables and report.html (runs/scores/NAME)")
-    add("--split", default="test", help="train, validation or test: first sessions; all: every label (%(default)s)")
-    add("--rule", default="thesis", choices=list(RULES), help="how findings are matched (%(default)s)")
-    add("--threshold", type=_share, default=0.5, help="upper threshold of hysteresis (%(default)s)")
-    add("--low", type=_share, default=0.2, help="lower threshold of hysteresis (%(default)s)")
-    add("--min-volume", type=float, default=0.0, help="mm3 that a finding needs at least (%(default)s)")
-    add("--jobs", type=_count, default=1, help="processes that score (%(default)s)")
-    add("--data-root", type=Path, help="folder that the manifest's paths start from (the manifest's own)")
-
-
-def _export_options(add):
-    add("what", choices=EXPORTS, help="maps and masks with a list of findings; lesions: a list; nnunet: a dataset")
-    add("manifest", type=Path, help="table of the scans")
-    add("out", type=Path, help="new folder; for lesions a CSV file; for nnunet named such as Dataset101_Metastases")
-    add("--predictions", type=Path, help="folder with one map a scan, as for score (none)")
-    add("--weights", type=Path, help="of a network that makes the maps instead (none)")
-    add("--network", default="D", choices=list(NETWORKS), help="that the weights are of (%(default)s)")
-    add("--search", default="head", choices=SEARCHES, help="where the network looks without a mask (%(default)s)")
-    add("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
-    add("--split", default="all", help="train, validation or test: its labelled scans; all (%(default)s)")
-    add("--threshold", type=_share, default=0.5, help="upper threshold of the mask (%(default)s)")
-    add("--low", type=_share, default=0.2, help="lower threshold of the mask (%(default)s)")
-    add("--min-volume", type=float, default=0.0, help="mm3 that a finding needs at least (%(default)s)")
-    add("--data-root", type=Path, help="folder that the manifest's paths start from (the manifest's own)")
-
-
-def _count(text):
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
-    return int(text)
-
-
-def _part(text):
-    return 0.0 if text.strip("0.") == "" and "0" in text else _share(text)
-
-
-def _share(text):
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number above 0 and at most 1")
-    return value
-
-
 EXPORTS = {"maps": _export_maps, "lesions": _export_lesions, "nnunet": _export_nnunet}
 EXPORT_EXAMPLE = "Example: python -m kit export maps cohort.csv maps --weights weights/D.safetensors"
 COMMANDS = {
-    "run": (run, _run_options, "Example: python -m kit run 05_network_d -o runs/d/05.ipynb -p seed 1 -p profile full"),
-    "demo": (demo, _demo_options, None),
-    "commit": (commit, _commit_options, None),
-    "import": (import_, _import_options, "Example: python -m kit import brats-mets DATA > DATA/manifest.csv"),
-    "check": (check, _check_options, None),
-    "split": (split, _split_options, "Example: python -m kit split all.csv --test 0.2 > split.csv"),
-    "register": (register, _register_options, None),
-    "phantom": (phantom, _phantom_options, None),
-    "record": (record, _record_options, "The tables of all finished runs are gathered after each experiment."),
-    "score": (score, _score_options, "Maps are named <scan_id>.nii.gz, on their scan's grid; masks hold 0 and 1."),
-    "export": (export, _export_options, EXPORT_EXAMPLE),
+    "run": (
+        run,
+        takes.run,
+        "Example: python -m kit run 05_network_d -o runs/d/05.ipynb -p seed 1 -p profile full",
+    ),
+    "demo": (demo, takes.demo, None),
+    "commit": (commit, takes.commit, None),
+    "import": (import_, takes.import_, "Example: python -m kit import brats-mets DATA > DATA/manifest.csv"),
+    "check": (check, takes.check, None),
+    "split": (split, takes.split, "Example: python -m kit split all.csv --test 0.2 > split.csv"),
+    "register": (register, takes.register, None),
+    "phantom": (phantom, takes.phantom, None),
+    "record": (record, takes.record, "The tables of all finished runs are gathered after each experiment."),
+    "score": (
+        score,
+        takes.score,
+        "Maps are named <scan_id>.nii.gz, on their scan's grid; masks hold 0 and 1.",
+    ),
+    "export": (export, takes.export, EXPORT_EXAMPLE),
 }
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from kit.scans.files import QUIET, ScanError
 from kit.scans.head import brain_mask
 from kit.scans.lesions import components, lesion_table
-from kit.scans.registration import Registration, register, resampled, simpleitk
+from kit.scans.sessions.registration import Registration, register, resampled, simpleitk
 from kit.scans.volume import load_row
 
 SHELL_MM = 3.0  # around a lesion: what its brightness is compared with
