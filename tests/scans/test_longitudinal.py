@@ -9,7 +9,8 @@ import pytest
 from small_scans import drawn_head, moved, rigid, world
 
 from kit.__main__ import main
-from kit.scans import Registration, longitudinal, missing_lesions, register_sessions, write_manifest
+from kit.scans import Registration, missing_lesions, register_sessions, write_manifest
+from kit.scans.sessions import longitudinal
 
 pytest.importorskip("SimpleITK", reason='the extra is not installed: pip install ".[registration]"')
 SPACING_MM = (4.0, 3.0, 3.0)
