@@ -194,13 +194,19 @@ def test_a_lesion_that_nobody_finds_has_a_triangle(axes):
 def test_a_gallery_has_the_label_each_map_a_scale_and_a_bar_of_colours():
     image, label = np.linspace(0, 1, 100 * 80).reshape(100, 80), np.zeros((100, 80), bool)
     label[40:50, 30:40] = True
-    figure = experiments.map_gallery(Figure(), image, label, {"A": 0.9 * label, "D": 0.05 * label}, columns=2)
+    table = pd.DataFrame(
+        [{"scan_id": "s", "slice": 7, "what": "9 mm", "spacing_row_mm": 1.0, "spacing_column_mm": 1.0}]
+    )
+    maps = {"A": 0.9 * label[None], "D": 0.05 * label[None], "G": label[None]}
+    slices = SimpleNamespace(table=table, images=image[None], labels=label[None], maps=maps)
+    figure = experiments.map_gallery(Figure(), slices, 0, ("A", "D"), columns=2)
     titles = [ax.get_title() for ax in figure.axes]
     assert titles[:3] == ["label", "A", "D"]
     seen = [int((~ax.images[-1].get_array().mask).sum()) for ax in figure.axes[1:3]]
     assert seen == [100, 0]
     assert figure.axes[0].lines[0].get_xdata().tolist() == [5, 55]
     assert figure.axes[-1].get_ylabel() == "probability of lesion"
+    assert figure.get_suptitle() == "s, slice 7: 9 mm"
 
 
 def test_the_windows_of_both_paths_and_the_taps_of_a_sparse_kernel_are_drawn_to_scale(axes):

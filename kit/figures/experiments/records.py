@@ -201,30 +201,33 @@ def found_matrix(ax, shares):
     return labelled(ax, "", "lesions by diameter (mm); a triangle: found by none", "")
 
 
-def map_gallery(figure, image, label, maps, *, spacing_mm=(1.0, 1.0), columns=4, threshold=SHOWN_FROM):
-    """Show one whole slice and every network's probability on it, with a scale bar and a bar of colours (Fig. A.1).
+def map_gallery(figure, slices, at, networks=None, *, columns=4, threshold=SHOWN_FROM):
+    """Show one whole slice and the networks' probabilities on it, with a scale bar and a bar of colours (Fig. A.1).
 
     Parameters
     ----------
-    image : (row, column) array
-    label : (row, column) bool array
-    maps : dict of str to (row, column) float array
-        Network to probability.
-    spacing_mm : (row, column) float
+    slices : kit.experiments.Slices
+    at : int
+        Of the slice.
+    networks : sequence of str, optional
+        Experiments; None: all.
     columns : int
     threshold : float
         Probabilities from here on are drawn.
     """
+    row, image = slices.table.iloc[at], slices.images[at]
+    maps = {name: found[at] for name, found in slices.maps.items() if networks is None or name in networks}
     axes = clear(figure.subplots(-(-(len(maps) + 1) // columns), columns, squeeze=False))
-    show_slice(axes.flat[0], image, label, title="label")
+    show_slice(axes.flat[0], image, slices.labels[at], title="label")
     for ax, (name, probability) in zip(axes.flat[1:], maps.items(), strict=False):
         show_slice(ax, image, probability=probability, title=name, threshold=threshold)
         heat = ax.images[-1]
     for ax in axes.flat[: len(maps) + 1]:
-        ax.set_aspect(spacing_mm[0] / spacing_mm[1])
-    length, bottom = BAR_MM / spacing_mm[1], 0.96 * image.shape[0]
+        ax.set_aspect(row.spacing_row_mm / row.spacing_column_mm)
+    length, bottom = BAR_MM / row.spacing_column_mm, 0.96 * image.shape[0]
     axes.flat[0].plot([5, 5 + length], [bottom, bottom], color="white", linewidth=2)
     axes.flat[0].text(5 + length / 2, bottom - 3, f"{BAR_MM / 10:g} cm", color="white", ha="center", fontsize=7)
     if maps:
         figure.colorbar(heat, ax=axes, label="probability of lesion", shrink=0.5, pad=0.01)
+    figure.suptitle(f"{row.scan_id}, slice {row.slice}: {row.what}")
     return figure
