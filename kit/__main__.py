@@ -3,6 +3,10 @@
 run       run one notebook with parameters, and keep the executed copy
 demo      run all notebooks and make HTML pages of them
 commit    run all notebooks at their defaults and put the cleaned copies in their places
+import    make a manifest of a collection of scans as it was downloaded
+check     read all files of manifests, and look for leaks within and between them
+split     deal the patients of a manifest out to training, validation and test
+register  lay the sessions of each patient over the first, and list lesions that later labels lack
 phantom   make the files of a manifest's synthetic scans that are missing
 record    run experiments at a larger size than a notebook's, for results/
 score     score a folder of probability maps or masks against a manifest's labels
@@ -14,6 +18,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nbformat
 import torch
@@ -39,13 +44,31 @@ from kit.experiments import (
     to_html,
     write_index,
 )
+from kit.exporting import EXPORTS, export
 from kit.figures import write_report
-from kit.metrics import RULES, PredictionError, export_lesions, export_maps
+from kit.metrics import RULES, PredictionError
 from kit.metrics import score as score_maps
-from kit.models import NETWORKS, Detector
+from kit.models import NETWORKS
 from kit.phantom import make_missing
 from kit.samplers import SCHEMES
-from kit.scans import SEARCHES, ExportError, export_nnunet, new_folder, read_manifest, select, write_table
+from kit.scans import (
+    COLLECTIONS,
+    SEARCHES,
+    ExportError,
+    ManifestError,
+    find_leaks,
+    import_collection,
+    lesion_burden,
+    missing_lesions,
+    new_folder,
+    read_manifest,
+    register_sessions,
+    select,
+    split_folds,
+    split_patients,
+    write_manifest,
+    write_table,
+)
 
 TRAINING_S, QUICK_S = 48 * 3600, 1800  # what a cell may take: at full scale, or at quick
 
@@ -97,6 +120,66 @@ def commit(given):
     _refuse(failures)
 
 
+def import_(given):
+    """Make a manifest of a collection of scans as it was downloaded; it goes to standard output."""
+    options = {name: getattr(given, name) for name in ("image", "label", "lesion_codes") if getattr(given, name)}
+    found = import_collection(given.name, given.folder, **options)
+    where = f"its paths start from {given.folder}: save the manifest there, or give that folder as data root"
+    print(*found.summary(), where, sep="\n", file=sys.stderr)
+    sys.stdout.write(_manifest_text(found.table, found.folder))
+
+
+def check(given):
+    """Read all files of manifests, and look for leaks within and between them."""
+    tables, faults = [], []
+    for path in given.manifests:
+        try:
+            tables.append(read_manifest(path, data_root=given.data_root))
+            print(f"{path}: {_counts(tables[-1])}")
+        except ManifestError as error:
+            faults.append(str(error))
+    leaks = find_leaks(*tables)
+    if len(leaks):
+        remedy = (
+            "between manifests: keep a patient in one split and a scan once, or say in the column known_leak why not"
+        )
+        faults.append(f"{leaks.to_string(index=False)}\n{len(leaks)} leaks {remedy}")
+    if faults:
+        raise ManifestError("\n".join(faults))
+    print("every file can be used, and no leak was found")
+
+
+def split(given):
+    """Deal the patients of a manifest out to training, validation and test; the new one goes to standard output."""
+    if given.folds and given.fold > given.folds:
+        raise ManifestError(f"fold is {given.fold}; there are {given.folds}")
+    reading = {"data_root": given.data_root, "check_files": False, "check_leaks": False}
+    table = make_missing(read_manifest(given.manifest, **reading))
+    burden = lesion_burden(table)
+    if given.folds:
+        table = split_folds(table, given.folds, seed=given.seed, burden=burden)[given.fold - 1]
+    else:
+        table = split_patients(table, validation=given.validation, test=given.test, seed=given.seed, burden=burden)
+    for name, some in table.join(burden).groupby("split"):
+        mean = f"{some.lesions.mean():.1f} lesions of {some.volume_mm3.mean() / 1000:.1f} ml a labelled scan"
+        print(f"{name or 'no split'}: {_counts(some)}; {mean}", file=sys.stderr)
+    sys.stdout.write(_manifest_text(table, given.data_root or given.manifest.parent))
+
+
+def register(given):
+    """Lay the sessions of each patient over the first, and list lesions that later labels lack; may be stopped."""
+    table = make_missing(read_manifest(given.manifest, data_root=given.data_root, check_files=False))
+    options = {"workers": given.jobs, "spacing_mm": given.spacing}
+    pairs = register_sessions(table, given.output, **options)
+    missing = missing_lesions(table, given.output, **options)
+    write_table(pairs, given.output / "pairs.csv")
+    write_table(missing, given.output / "missing_lesions.csv")
+    failed, labelled = (pairs.problem != "").sum(), set(table.scan_id[table.label != ""])
+    follow_ups = set(pairs.moving[pairs.problem == ""]) & labelled
+    print(f"{len(pairs) - failed} pairs registered, {failed} not; {missing.follow_up.nunique()} of {len(follow_ups)} "
+          f"labelled follow-ups lack lesions known from before: {given.output / 'missing_lesions.csv'}")  # fmt: skip
+
+
 def phantom(given):
     """Make the files of a manifest's synthetic scans that are missing."""
     make_missing(read_manifest(given.manifest, check_files=False))
@@ -132,40 +215,16 @@ def score(given):
     print(out / "report.html")
 
 
-def export(given):
-    """Write maps and masks, a list of lesions, or a dataset folder of nnU-Net, to be read by other programs."""
-    table = read_manifest(given.manifest, data_root=given.data_root)
-    if given.split != "all":
-        table = select(table, given.split, follow_ups=True)
-    EXPORTS[given.what](table, given)
-    print(given.out)
+def _manifest_text(table, root):
+    """A table as the text of a manifest whose paths start from a folder."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "manifest.csv")
+        write_manifest(table, path, data_root=root)
+        return path.read_text(encoding="utf-8")
 
 
-def _export_maps(table, given):
-    if bool(given.predictions) == bool(given.weights):
-        raise ExportError("maps come from --predictions FOLDER or are made with --weights FILE; give one of the two")
-    source, options = given.predictions or Detector.load(given.network, given.weights), {}
-    if given.weights:
-        options = {"search": given.search, "device": given.device}
-    export_maps(source, table, given.out, **_of_mask(given), **options, progress=sys.stderr.isatty())
-
-
-def _export_lesions(table, given):
-    if given.out.exists():
-        raise ExportError(f"{given.out}: is there already; name another file, or delete it")
-    found = export_lesions(table, given.predictions, **_of_mask(given), progress=sys.stderr.isatty())
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    write_table(found, given.out)
-
-
-def _export_nnunet(table, given):
-    done = export_nnunet(table, given.out, progress=sys.stderr.isatty())
-    for row in done[~done.part.isin(["Tr", "Ts"])].itertuples():
-        print(f"{row.scan_id} is left out: {row.part}", file=sys.stderr)
-
-
-def _of_mask(given):
-    return {"threshold": given.threshold, "low": given.low, "min_volume_mm3": given.min_volume}
+def _counts(table):
+    return f"{len(table)} scans of {table.patient_id.nunique()} patients, {(table.label != '').sum()} labelled"
 
 
 def _reported(runs):
@@ -215,6 +274,37 @@ def _commit_options(add):
 def _demo_options(add):
     _commit_options(add)
     add("--out", default="runs/demo", help="folder of the pages (%(default)s)")
+
+
+def _import_options(add):
+    add("name", help=f"of {', '.join(COLLECTIONS)}")
+    add("folder", type=Path, help="where the collection was unpacked")
+    add("--image", help="for pairs: pattern of the images, such as '{patient}_{session}_t1gd.nii.gz' (none)")
+    add("--label", help="for pairs: pattern of their labels (none)")
+    add("--lesion-codes", help="for pairs and bids: label values that are lesion, such as '1;3' (all above 0)")
+
+
+def _check_options(add):
+    add("manifests", nargs="+", type=Path, metavar="MANIFEST", help="one or several")
+    add("--data-root", type=Path, help="folder that their paths start from (each manifest's own)")
+
+
+def _split_options(add):
+    add("manifest", type=Path, help="table of the scans and their labels")
+    add("--test", type=_part, default=0.2, help="share of the patients (%(default)s)")
+    add("--validation", type=_part, default=0.15, help="share of the patients (%(default)s)")
+    add("--folds", type=_count, help="deal out all but the test patients to so many folds instead (none)")
+    add("--fold", type=_count, default=1, help="the fold that is for validation (%(default)s)")
+    add("--seed", type=int, default=2015, help="of the lot (%(default)s)")
+    add("--data-root", type=Path, help="folder that the manifest's paths start from (the manifest's own)")
+
+
+def _register_options(add):
+    add("manifest", type=Path, help="table of the scans and their labels")
+    add("-o", "--output", type=Path, required=True, help="folder of the records, pairs.csv and missing_lesions.csv")
+    add("--jobs", type=_count, default=1, help="processes that register (%(default)s)")
+    add("--spacing", type=float, default=1.0, help="voxel size in mm at which scans are compared (%(default)s)")
+    add("--data-root", type=Path, help="folder that the manifest's paths start from (the manifest's own)")
 
 
 def _phantom_options(add):
@@ -276,6 +366,10 @@ def _count(text):
     return int(text)
 
 
+def _part(text):
+    return 0.0 if text.strip("0.") == "" and "0" in text else _share(text)
+
+
 def _share(text):
     try:
         value = float(text)
@@ -286,12 +380,15 @@ def _share(text):
     return value
 
 
-EXPORTS = {"maps": _export_maps, "lesions": _export_lesions, "nnunet": _export_nnunet}
 EXPORT_EXAMPLE = "Example: python -m kit export maps cohort.csv maps --weights weights/D.safetensors"
 COMMANDS = {
     "run": (run, _run_options, "Example: python -m kit run 05_network_d -o runs/d/05.ipynb -p seed 1 -p profile full"),
     "demo": (demo, _demo_options, None),
     "commit": (commit, _commit_options, None),
+    "import": (import_, _import_options, "Example: python -m kit import brats-mets DATA > DATA/manifest.csv"),
+    "check": (check, _check_options, None),
+    "split": (split, _split_options, "Example: python -m kit split all.csv --test 0.2 > split.csv"),
+    "register": (register, _register_options, None),
     "phantom": (phantom, _phantom_options, None),
     "record": (record, _record_options, "The tables of all finished runs are gathered after each experiment."),
     "score": (score, _score_options, "Maps are named <scan_id>.nii.gz, on their scan's grid; masks hold 0 and 1."),

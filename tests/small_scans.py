@@ -1,11 +1,15 @@
 """Small made-up scans for the tests of samplers and training: an ellipsoid head in the air with a few bright balls."""
 
+from dataclasses import replace
+
 import nibabel
 import numpy as np
 import pandas as pd
+from scipy.ndimage import map_coordinates
+from scipy.spatial.transform import Rotation
 
 from kit.samplers import Cohort, PreparedScan, depth_of
-from kit.scans import components
+from kit.scans import Grid, Scan, components
 
 SHAPE = (24, 96, 96)
 AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])  # file axes L-P-S, so that a transposed array is (slice, row, column)
@@ -40,6 +44,31 @@ def drawn_head(spacing_mm, stripped=False):
     noise = np.random.default_rng(0).normal(0, 0.03, (2, *shape))
     image = np.hypot(tissue + noise[0], noise[1])
     return (np.where(brain, image, 0) if stripped else image).astype(np.float32), brain, outer & ~skull
+
+
+def world(image, spacing_mm, label=None):
+    """A scan whose middle is the origin of the world: slices upwards, rows backwards, columns leftwards."""
+    affine = np.zeros((4, 4))
+    affine[[2, 1, 0], [0, 1, 2]] = np.multiply(spacing_mm, (1, -1, -1))
+    affine[:3, 3] = -affine[:3, :3] @ (np.array(image.shape) - 1) / 2
+    affine[3, 3] = 1
+    return Scan(image, label, spacing_mm, affine, Grid(image.shape[::-1], affine[:, [2, 1, 0, 3]]))
+
+
+def rigid(turn_deg, shift_mm):
+    motion = np.eye(4)
+    motion[:3, :3] = Rotation.from_rotvec(turn_deg, degrees=True).as_matrix()
+    motion[:3, 3] = shift_mm
+    return motion
+
+
+def moved(scan, motion, shape, spacing_mm, order=1):
+    """The slow twin of resampling: another scan's voxels, each sent through the world back into the first."""
+    other = world(np.zeros(shape, np.float32), spacing_mm)
+    places = np.indices(shape).reshape(3, -1)
+    to_scan = np.linalg.inv(scan.affine) @ np.linalg.inv(motion) @ other.affine
+    index = (to_scan @ np.vstack([places, np.ones(places.shape[1])]))[:3]
+    return replace(other, image=map_coordinates(scan.image, index, order=order, cval=0).reshape(shape))
 
 
 def save(array, path):

@@ -15,8 +15,13 @@ from kit.scans.head import (
     normalise,
     search_region,
 )
+from kit.scans.importers.collections import COLLECTIONS, import_collection
+from kit.scans.importers.folder import Collection
 from kit.scans.lesions import as_mask, checked_spacing, components, lesion_table, measure
-from kit.scans.manifests.table import is_phantom, read_manifest, select, write_manifest
+from kit.scans.longitudinal import missing_lesions, register_sessions
+from kit.scans.manifests.leaks import find_leaks, is_phantom
+from kit.scans.manifests.splits import lesion_burden, split_folds, split_patients
+from kit.scans.manifests.table import read_manifest, select, write_manifest
 from kit.scans.manifests.text import ManifestError, nearest
 from kit.scans.registration import Registration, register
 from kit.scans.statistics import cohort_statistics, crop, lesion_crops, pool_slices, relative, spread, summarise_cohort

@@ -12,12 +12,14 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import scipy
+from tqdm.auto import tqdm
 
 from kit.scans.grid import Grid, from_file_axes, same_grid, spacing
 
@@ -25,6 +27,8 @@ SPACING_MM = (0.05, 20.0)  # outside, a header is wrong (pixels, metres), and re
 KEPT = "KIT_CACHE"  # environment variable: a folder for what takes seconds to find of a scan
 LARGEST_FIELD_MM3 = 4e8  # a cube of 0.74 m: what covers more is no head, and would fill the memory at 1 mm
 SPARE_BYTES = 1 << 24  # what may follow the voxels in a file: more is damage, or packed to fill the memory
+READERS = 4  # scans in memory at once while files are read in threads
+QUIET = 10  # fewer files than this are read without a progress bar
 LARGEST_SHEAR = 0.01  # cosine between two axes: about half a degree off a right angle
 GEOMETRY = (
     *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
@@ -138,6 +142,17 @@ def write_table(table, path):
         table.to_csv(part, index=False, lineterminator="\n")
 
 
+def in_threads(function, items, doing):
+    """Results of a function that reads files, in the order of `items`, a few at once, with a progress bar.
+
+    >>> list(in_threads(abs, [1, -2], "reading"))
+    [1, 2]
+    """
+    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
+        results = pool.map(function, items)
+        yield from tqdm(results, total=len(items), desc=doing, unit="scan", disable=len(items) < QUIET)
+
+
 def read_grid(path) -> Grid:
     """The voxel grid of a file, from its header alone; ScanError where it is not one right-angled 3-D volume."""
     return _grid(_open(path), path)
@@ -181,6 +196,13 @@ def read_label(path, grid=None, *, lesion_codes=None) -> np.ndarray:
         )
     lesion = voxels != 0 if codes is None else np.isin(np.round(voxels), codes)
     return np.array(from_file_axes(lesion, affine), order="C")
+
+
+def read_codes(path, grid=None) -> np.ndarray:
+    """A label's values as int `(slice, row, column)`; ScanError on another grid than `grid`, or for other numbers."""
+    voxels, affine = _on_grid(path, grid)
+    _label_values(voxels, path)
+    return np.array(np.round(from_file_axes(voxels, affine)), dtype=np.int32, order="C")
 
 
 def read_mask(path, grid=None) -> np.ndarray:

@@ -49,10 +49,10 @@ class Registration:
         Intensities are interpolated linearly, labels take the nearest voxel; beyond the moving scan lies its minimum
         (air), and no lesion.
         """
-        image = _resampled(moving.image, moving.affine, fixed, self.transform, float(moving.image.min()))
+        image = resampled(moving.image, moving.affine, fixed, self.transform, float(moving.image.min()))
         label = None
         if moving.label is not None:
-            label = _resampled(moving.label.astype(np.uint8), moving.affine, fixed, self.transform, 0) > 0
+            label = resampled(moving.label.astype(np.uint8), moving.affine, fixed, self.transform, 0) > 0
         return replace(fixed, image=image, label=label)
 
     def save(self, path) -> None:
@@ -99,7 +99,7 @@ def register(fixed: Scan, moving: Scan, *, mask=None, seed=2015) -> Registration
     ----------
     D. Mattes et al., "PET-CT image registration in the chest using free-form deformations", IEEE TMI 22 (2003).
     """
-    sitk = _simpleitk()
+    sitk = simpleitk()
     mask = foreground(fixed.image) if mask is None else np.asarray(mask, bool)
     if mask.shape != fixed.image.shape or not mask.any():
         raise ScanError(f"mask has shape {mask.shape} and {mask.sum()} voxels; give one over {fixed.image.shape}")
@@ -120,7 +120,7 @@ def register(fixed: Scan, moving: Scan, *, mask=None, seed=2015) -> Registration
     return Registration(transform, similarity, before, -value, overlap)
 
 
-def _simpleitk():
+def simpleitk():
     try:
         import SimpleITK  # an optional extra, and heavy
     except ImportError as error:
@@ -213,9 +213,9 @@ def _matrix(motion):
     return matrix
 
 
-def _resampled(array, affine, fixed, transform, fill):
+def resampled(array, affine, fixed, transform, fill):
     """An array brought onto the fixed scan's voxels; `fill` beyond it."""
-    sitk = _simpleitk()
+    sitk = simpleitk()
     motion = sitk.AffineTransform(transform[:3, :3].ravel().tolist(), transform[:3, 3].tolist())
     like = _to_itk(sitk, np.zeros(fixed.image.shape, np.uint8), fixed.affine)
     how = sitk.sitkLinear if array.dtype.kind == "f" else sitk.sitkNearestNeighbor
@@ -225,10 +225,10 @@ def _resampled(array, affine, fixed, transform, fill):
 
 def _agreement(fixed, moving, mask, transform):
     """Correlation in the mask where both scans have voxels, and the share of the mask where they do."""
-    there = mask & (_resampled(np.ones(moving.image.shape, np.uint8), moving.affine, fixed, transform, 0) > 0)
+    there = mask & (resampled(np.ones(moving.image.shape, np.uint8), moving.affine, fixed, transform, 0) > 0)
     if there.sum() < 2:
         return float("nan"), 0.0
-    other = _resampled(moving.image, moving.affine, fixed, transform, float(moving.image.min()))
+    other = resampled(moving.image, moving.affine, fixed, transform, float(moving.image.min()))
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(np.corrcoef(fixed.image[there], other[there])[0, 1]), float(there.sum() / mask.sum())
 

@@ -3,41 +3,42 @@
 import hashlib
 import os
 import re
-from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PureWindowsPath
 
 import pandas as pd
-from tqdm.auto import tqdm
 
-from kit.scans.files import ScanError, read_grid, read_image, read_label, read_mask, write_table
+from kit.scans.files import ScanError, in_threads, read_grid, read_image, read_label, read_mask, write_table
+from kit.scans.manifests.leaks import FOLLOW_UP, KNOWN, Digests, across_splits, is_phantom, same_voxels, voxel_digest
 from kit.scans.manifests.text import ManifestError, manifest_error, nearest, parse
 
 SPLITS = ("train", "validation", "test", "")
 FILES = ("image", "label", "mask")
-QUIET = 10  # fewer rows than this are checked without a progress bar
-READERS = 4  # scans in memory at once while files are checked
 CODES = re.compile(r"[1-9][0-9]*(\s*;\s*[1-9][0-9]*)*")
 
 
-def read_manifest(path, *, data_root=None, check_files=True) -> pd.DataFrame:
+def read_manifest(path, *, data_root=None, check_files=True, check_leaks=True) -> pd.DataFrame:
     """Read a cohort's CSV, one row a scan, and check all of it before anything long begins.
 
     Parameters
     ----------
     path
         CSV with the columns `scan_id, patient_id, session, image, label, split`; `lesion_codes`, `mask` (a file on the
-        image's grid), `source` and `sha256` (of the image file) are understood, further columns kept as text.
+        image's grid), `source`, `sha256` (of the image file) and `known_leak` (why a row may break the rules on
+        leaks) are understood, further columns kept as text.
     data_root : path, optional
         Folder that the file columns are relative to and may not leave; the manifest's own folder by default.
     check_files : bool
         Read every image, label and mask (about half a second a scan); False only looks whether they are there.
+    check_leaks : bool
+        Refuse what `find_leaks` finds; with False it can be asked for as a table. What takes reading the images is
+        found with `check_files` only.
 
     Returns
     -------
     pandas.DataFrame
         One row a scan, in the file's order. `session` is int, all else str; `image`, `label` and `mask` are absolute
         paths, empty where there is none. Files of rows whose `source` is `phantom:<seed>` need not exist yet.
+        `attrs["voxels"]` holds a digest of each image that was read, by its path.
 
     Raises
     ------
@@ -62,10 +63,12 @@ def read_manifest(path, *, data_root=None, check_files=True) -> pd.DataFrame:
     problems += _table_problems(rows)
     problems += [problem for row in rows for problem in _place_files(row, root.resolve())]
     problems += _repeated_paths(rows)
-    problems += _file_problems(rows) if check_files else []
+    found, digests = _file_problems(rows) if check_files else ([], Digests())
+    problems += found + (list(_leaks(rows, digests)) if check_leaks else [])
     if problems:
         raise manifest_error(path, problems)
     table = pd.DataFrame([row.cells | row.files for row in rows], columns=columns, dtype=str)
+    table.attrs["voxels"] = digests
     return table.astype({"session": int})
 
 
@@ -142,15 +145,6 @@ def select(table, split, *, follow_ups=False) -> pd.DataFrame:
     return scans.reset_index(drop=True)
 
 
-def is_phantom(row) -> bool:
-    """Whether the scan of a manifest's row (a mapping) is made by the kit, not brought: `source` is `phantom:<seed>`.
-
-    >>> is_phantom({"source": "phantom:7"}), is_phantom({"source": ""})
-    (True, False)
-    """
-    return str(row.get("source", "")).startswith("phantom:")
-
-
 def _relative(file, root, path):
     """A file's path relative to the root, refused where the file lies outside."""
     if not file or not Path(file).is_absolute():
@@ -163,22 +157,26 @@ def _relative(file, root, path):
 def _table_problems(rows):
     """What is wrong by the table alone, no file looked at."""
     problems = [problem for row in rows for problem in _cell_problems(row)]
-    first_line, splits = {}, defaultdict(dict)
+    first_line = {}
     for row in rows:
-        scan, patient, split = (row.cells[name] for name in ("scan_id", "patient_id", "split"))
+        scan = row.cells["scan_id"]
         if scan and first_line.setdefault(scan, row.line) != row.line:
             problems.append(row.problem("scan_id", f"is on line {first_line[scan]} already; give each scan its own"))
-        if patient and split in SPLITS[:-1]:
-            splits[patient].setdefault(split, row)
-    for patient, first_rows in splits.items():
-        first, *others = first_rows.values()
-        problems += [
-            row.problem(
-                "split", f"patient {patient!r} is in {first.cells['split']!r} on line {first.line}; keep one split"
-            )
-            for row in others
-        ]
     return problems
+
+
+def _leaks(rows, digests):
+    """What two rows share that they may not share, by the table and by the voxels that were read."""
+    for leak in across_splits([row.cells for row in rows]):
+        first, other = rows[leak.first], rows[leak.other]
+        there = f"is in {first.cells['split']!r} on line {first.line}"
+        yield other.problem(
+            "split",
+            f"{leak.what.removeprefix(FOLLOW_UP)} {there}; keep one split, or say in the column {KNOWN} why not",
+        )
+    for leak in same_voxels([row.cells | row.files for row in rows], digests):
+        line = rows[leak.first].line
+        yield rows[leak.other].problem("image", f"has the voxels of line {line}'s; keep one of the two")
 
 
 def _cell_problems(row):
@@ -219,17 +217,12 @@ def _place_files(row, root):
 
 
 def _file_problems(rows):
-    """What is wrong inside the files, read by a few threads at once, and images that come twice."""
-    problems, first_with = [], {}
-    with ThreadPoolExecutor(min(READERS, os.cpu_count() or 1)) as pool:
-        checks = pool.map(_check_files, rows)
-        checks = tqdm(checks, total=len(rows), desc="checking scans", unit="scan", disable=len(rows) < QUIET)
-        for row, (found, digest) in zip(rows, checks, strict=True):
-            problems += found
-            first = first_with.setdefault(digest, row) if digest else row
-            if first.files.get("image") != row.files.get("image"):
-                problems.append(row.problem("image", f"has the voxels of line {first.line}'s; keep one of the two"))
-    return problems
+    """What is wrong inside the files, and digests of the images by their paths."""
+    problems, digests = [], Digests()
+    for row, (found, digest) in zip(rows, in_threads(_check_files, rows, "checking scans"), strict=True):
+        problems += found
+        digests |= {row.files["image"]: digest} if digest else {}
+    return problems, digests
 
 
 def _check_files(row):
@@ -244,13 +237,7 @@ def _check_files(row):
         _attempt(problems, row, "label", read_label, grid, lesion_codes=codes)
     _attempt(problems, row, "mask", read_mask, grid)
     problems += _sha256_problems(row)
-    return problems, None if image is None else _digest(image)
-
-
-def _digest(image):
-    digest = hashlib.blake2b(str(image.shape).encode(), digest_size=16)
-    digest.update(image)
-    return digest.hexdigest()
+    return problems, None if image is None else voxel_digest(image)
 
 
 def _attempt(problems, row, column, read, *args, **options):

@@ -1,0 +1,1 @@
+"""Downloaded collections become manifests: one function a collection, over one small core."""
