@@ -37,7 +37,7 @@ EXPERIMENTS["Tiny"] = Experiment("Tiny", "balanced")
 
 
 def training(examples):
-    size = {"budget": 16 if examples == "segments" else 8 * 96, "epochs": 8, "validation_patches": 64}
+    size = {"budget": 24 if examples == "segments" else 24 * 64, "epochs": 24, "validation_patches": 64}
     options = {"examples": examples, "intensities": "scan", "dtype": "float32", "device": "cpu", "progress": False}
 
     def work(table, folder):
