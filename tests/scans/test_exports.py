@@ -11,11 +11,11 @@ from kit.scans import (
     ExportError,
     components,
     export_nnunet,
+    exports,
     list_lesions,
     load_row,
     read_manifest,
 )
-from kit.scans.exports import datasets
 from kit.scans.files import replacing
 
 OBLIQUE = np.array([[0.77, -0.12, 0.3, 40], [0.09, 0.76, 1.1, -35], [-0.05, -0.16, 5.1, 12], [0, 0, 0, 1]])
@@ -100,7 +100,7 @@ def test_an_export_that_fails_half_way_leaves_nothing(table, tmp_path, monkeypat
         with replacing(path) as part:
             part.write_bytes(b"x")
 
-    monkeypatch.setattr(datasets, "save_map", full)
+    monkeypatch.setattr(exports, "save_map", full)
     (tmp_path / "out").mkdir()
     with pytest.raises(OSError, match="No space"):
         export_nnunet(table, tmp_path / "out" / "Dataset101_Mets", progress=False)
