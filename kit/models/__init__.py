@@ -19,3 +19,4 @@ from kit.models.networks import (
     row_of,
 )
 from kit.models.patch_network import PatchNetwork, build, load_weights, save_weights, weights_metadata
+from kit.models.unet import UNet, UNetDetector, block_map, dice_and_cross_entropy
