@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from kit.scans.files import ScanError, read_grid, read_image, read_label, read_mask, write_table
-from kit.scans.manifest_text import ManifestError, manifest_error, nearest, parse
+from kit.scans.manifests.text import ManifestError, manifest_error, nearest, parse
 
 SPLITS = ("train", "validation", "test", "")
 FILES = ("image", "label", "mask")

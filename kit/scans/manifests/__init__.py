@@ -1,0 +1,1 @@
+"""The cohort table: its text, its checks and its splits."""
