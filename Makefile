@@ -15,10 +15,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export MALLOC_MMAP_THRESHOLD_ = 1000000000
 export MALLOC_TRIM_THRESHOLD_ = 2000000000
 
+# where scans lie in the brain of the template, which takes seconds to find, is kept for the next notebook
+export KIT_CACHE ?= $(CURDIR)/runs/cache/brains
+
 BIN := .venv/bin
 READY := .venv/.ready
 PYTEST := $(BIN)/python -m pytest -q
-SPREAD := OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadfile
+SPREAD := KIT_CACHE= OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadfile
 
 # $(call step,name,command): says what is done, how it ended and how long it took, and passes on the exit code
 step = @printf '\n== %s\n' '$(1)'; begun=$$(date +%s); ( $(2) ); code=$$?; end=done; [ $$code -eq 0 ] || end=FAILED; \
@@ -70,7 +73,7 @@ compare-notebook: $(READY)
 	$(call step,notebook 01: stable cells as committed,$(PYTEST) --nbval-lax notebooks/01_data_statistics.ipynb)
 
 run-browser: $(READY)
-	$(call step,viewers in JupyterLab in Chromium,$(PYTEST) -m browser tests/test_browser.py)
+	$(call step,viewers in JupyterLab and pages in Chromium,$(PYTEST) -m browser tests/test_browser.py tests/test_pages_in_browser.py)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -70,14 +70,15 @@ def run(given):
 
 def demo(given):
     """Run all notebooks and make HTML pages of them; failures are reported at the end."""
-    started, failures = time.perf_counter(), []
+    started, failures = time.perf_counter(), {}
     for notebook, error in _reported(run_all(given.out, jobs=given.jobs, timeout_s=given.timeout)):
         output = Path(given.out, notebook.name)
         if output.exists():
             to_html(nbformat.read(output, as_version=4), output.with_suffix(".html"))
-        failures += [error] if error else []
-    print(f"{write_index(given.out).resolve()}\n{minutes(time.perf_counter() - started)} in all")
-    _refuse(failures)
+        failures |= {notebook.stem: error} if error else {}
+    took = time.perf_counter() - started
+    print(f"{write_index(given.out, seconds=took, failed=failures).resolve()}\n{minutes(took)} in all")
+    _refuse(failures.values())
 
 
 def commit(given):

@@ -92,12 +92,21 @@ def assert_shows_figures_and_no_trouble(notebook):
 
 
 @each_notebook
-def test_a_notebook_opens_with_a_title_and_a_question(name):
+def test_a_notebook_opens_with_a_title_a_question_and_a_takeaway(name):
     first = committed(name).cells[0]
-    title, question = heading(committed(name))
+    title, question, takeaway = heading(committed(name))
     assert first.cell_type == "markdown"
     assert title
+    assert not title[0].isdigit(), "the number is the file's"
     assert "?" in question
+    assert takeaway.endswith(".")
+    assert 40 < len(takeaway) < 300, "a sentence or two, to be read in the index of all notebooks"
+
+
+@each_notebook
+def test_a_notebook_has_one_main_figure_and_it_shows_a_picture(name):
+    (cell,) = [cell for cell in committed(name).cells if "main-figure" in cell.metadata.get("tags", [])]
+    assert [output for output in cell.outputs if "image/png" in output.get("data", {})]
 
 
 @each_notebook

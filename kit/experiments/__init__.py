@@ -8,16 +8,14 @@ from kit.experiments.notebooks import (
     Parameter,
     clean,
     find_notebook,
-    heading,
     known_parameters,
     minutes,
     numbered_notebooks,
     parameters_from_text,
     run_all,
     run_notebook,
-    to_html,
-    write_index,
 )
+from kit.experiments.pages import Heading, heading, main_figure, to_html, write_index
 from kit.experiments.recipes import (
     EXPERIMENTS,
     PROFILES,

@@ -1,4 +1,4 @@
-"""Notebooks as programs and as pages: run with checked parameters, one or all of them; cleaned for git; shown as HTML.
+"""Notebooks as programs and as pages: run with checked parameters, one or all of them; cleaned for git.
 
 A notebook's parameters are the flat literals of its cell tagged `parameters`; relative paths among them start from the
 notebook's folder, in which it runs. The comment after a parameter may name its choices, separated by ` | `, each with
@@ -11,7 +11,6 @@ an explanation after a colon or in brackets; the default is one of them. `*` at 
 """
 
 import copy
-import html
 import os
 import re
 import sys
@@ -26,12 +25,10 @@ from typing import NamedTuple
 import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from nbconvert import HTMLExporter
-from nbconvert.filters import markdown2html
 from nbstripout import strip_output
 from papermill.exceptions import PapermillExecutionError
 
-from kit.scans import nearest, replacing
+from kit.scans import nearest
 
 NOTEBOOK_FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 CELL_S = 48 * 3600  # what a cell may take: one at full scale trains for a day on the thesis' hardware
@@ -44,17 +41,6 @@ VOLATILE = (
     *("cell.metadata.papermill", "cell.metadata.execution", "cell.metadata.collapsed", "cell.metadata.scrolled"),
 )
 BAR = re.compile(r"\d%\||\d\w+ \[\d\d:\d\d")  # a progress bar as tqdm writes it to stderr: "7%|", or "12it [00:03"
-NO_SCRIPT = "data:text/javascript,"  # in place of scripts from the network
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Brain metastasis kit: executed notebooks</title>
-<style>body {{ font: 16px/1.4 sans-serif; margin: 2em auto; max-width: 72em; }} table {{ border-collapse: collapse; }}
-td, th {{ border-top: 1px solid #bbb; padding: .5em 1em .5em 0; text-align: left; vertical-align: top; }}
-td p {{ margin: 0; }} code {{ font-size: 13px; }}</style></head>
-<body><h1>Executed notebooks</h1>
-<table><tr><th>notebook</th><th>question</th><th>time</th><th>parameters</th></tr>
-{rows}
-</table></body></html>
-"""
 
 
 class NotebookError(ValueError):
@@ -209,34 +195,6 @@ def clean(notebook):
     return notebook
 
 
-def to_html(notebook, path):
-    """Write an executed notebook (nbformat.NotebookNode) as one page, figures embedded, that loads nothing else.
-
-    Formulas in TeX stay TeX, as the program that sets them would come from the network.
-    """
-    exporter = HTMLExporter(embed_images=True, require_js_url=NO_SCRIPT, mathjax_url=NO_SCRIPT)
-    page, _ = exporter.from_notebook_node(clean(notebook), {"metadata": {"name": heading(notebook)[0]}})
-    return _write_page(path, page)
-
-
-def heading(notebook):
-    """Title and question: the first line of the first cell that has a title, and the paragraph after it.
-
-    >>> cell = nbformat.v4.new_markdown_cell("# Depth\\n\\nDoes it help?\\n\\nAbout a minute.")
-    >>> heading(nbformat.v4.new_notebook(cells=[cell]))
-    ('Depth', 'Does it help?')
-    """
-    first = next((cell.source for cell in notebook.cells if cell.source.startswith("# ")), "")
-    title, _, rest = first.strip().partition("\n")
-    return title.lstrip("# "), rest.strip().split("\n\n")[0]
-
-
-def write_index(folder):
-    """Write `index.html` over a folder's executed notebooks and the pages beside them; return its path."""
-    rows = "\n".join(_index_row(path) for path in sorted(Path(folder).glob("*.ipynb")))
-    return _write_page(Path(folder) / "index.html", PAGE.format(rows=rows))
-
-
 def minutes(seconds):
     """A duration to be read.
 
@@ -312,19 +270,6 @@ def _attempt(notebook, folder, timeout_s, threads):
     return time.perf_counter() - started, error
 
 
-def _index_row(path):
-    notebook = nbformat.read(path, as_version=4)
-    title, question = heading(notebook)
-    about = notebook.metadata.get("papermill", {})
-    values = {name: parameter.default for name, parameter in known_parameters(path).items()}
-    values |= about.get("parameters", {})
-    parameters = ", ".join(f"{name}={value!r}" for name, value in values.items())
-    link = f'<a href="{path.stem}.html">{html.escape(title)}</a>' + ("<br>failed" if about.get("exception") else "")
-    code = f"<code>{html.escape(parameters)}</code>"
-    cells = (link, markdown2html(question), minutes(about.get("duration") or 0), code)
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-
-
 def _without_bars(output):
     """An output without progress bars and widgets, or None where nothing else is in it."""
     if WIDGET in output.get("data", {}):  # only a live kernel can show it: a still picture beside it stays
@@ -334,9 +279,3 @@ def _without_bars(output):
         lines = [line for line in re.split(r"[\r\n]+", output.text) if line.strip() and not BAR.search(line)]
         return nbformat.v4.new_output("stream", name="stderr", text="\n".join(lines)) if lines else None
     return output
-
-
-def _write_page(path, page):
-    with replacing(path) as part:
-        part.write_text(page, encoding="utf-8")
-    return Path(path)

@@ -4,19 +4,23 @@ What comes out is `(slice, row, column)` (see `kit.scans.grid`), still at the fi
 """
 
 import gzip
+import hashlib
 import os
 import uuid
 import warnings
+import zipfile
 from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import scipy
 
 from kit.scans.grid import Grid, from_file_axes, same_grid, spacing
 
 SPACING_MM = (0.05, 20.0)  # outside, a header is wrong (pixels, metres), and resampling would fill the memory
+KEPT = "KIT_CACHE"  # environment variable: a folder for what takes seconds to find of a scan
 LARGEST_SHEAR = 0.01  # cosine between two axes: about half a degree off a right angle
 GEOMETRY = (
     *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
@@ -53,6 +57,45 @@ def replacing(path):
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def kept(make, *facts):
+    """Numbers that take long to find, from the folder that the environment variable KIT_CACHE names, or made anew.
+
+    They are found again by `facts` and the versions of numpy and scipy, so that several processes share them, one after
+    the other or at once. Without the variable nothing is read or written.
+
+    Parameters
+    ----------
+    make : function
+        Without arguments; returns a tuple of floats and arrays.
+    facts : str, bytes, numbers or tuples of them
+        All that the numbers depend on, the code that finds them among it.
+
+    Returns
+    -------
+    tuple of float or numpy.ndarray
+
+    Examples
+    --------
+    >>> kept(lambda: (1.5, np.array([2, 3])), "scan 7", 2.0)
+    (1.5, array([2, 3]))
+    """
+    folder = os.environ.get(KEPT)
+    if not folder:
+        return make()
+    name = hashlib.sha256(repr((facts, np.__version__, scipy.__version__)).encode()).hexdigest()[:24]
+    path = Path(folder, f"{name}.npz")
+    try:
+        with path.open("rb") as file:
+            arrays = np.load(file)
+            return tuple(arrays[key] if arrays[key].ndim else arrays[key].item() for key in arrays.files)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # missing or damaged: made anew
+        found = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            np.savez(part, *found)
+        return found
 
 
 def write_table(table, path):

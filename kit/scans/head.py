@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 from scipy import ndimage, optimize
 
-from kit.scans.files import ScanError
+from kit.scans.files import ScanError, kept
 from kit.scans.grid import from_file_axes, resample
 from kit.scans.lesions import checked_spacing
 from kit.scans.volume import load_mask
@@ -282,7 +282,7 @@ _FITS = {}  # of the latest scans, by their content
 
 
 def fit_template(image, head, spacing_mm):
-    """Bring the MNI152 brain onto a scan by an affine map. That of the latest scans is remembered: it takes seconds.
+    """Bring the MNI152 brain onto a scan by an affine map. It takes seconds and is remembered (`kit.scans.files.kept`).
 
     Parameters
     ----------
@@ -303,7 +303,7 @@ def fit_template(image, head, spacing_mm):
     if key not in _FITS:
         while len(_FITS) >= FITS_KEPT:
             del _FITS[next(iter(_FITS))]
-        _FITS[key] = _fit_template(image, head, spacing_mm)
+        _FITS[key] = kept(lambda: _fit_template(image, head, spacing_mm), *key, Path(__file__).read_bytes())
     return _FITS[key]
 
 

@@ -12,13 +12,10 @@ from kit.experiments import (
     NOTEBOOK_FOLDER,
     NotebookError,
     clean,
-    heading,
     known_parameters,
     notebooks,
     parameters_from_text,
     run_notebook,
-    to_html,
-    write_index,
 )
 
 PARAMETERS = """\
@@ -149,8 +146,6 @@ def test_a_failed_notebook_keeps_what_it_did_and_its_traceback_and_can_be_shown(
     assert "before" in text_of(kept)
     assert "after" not in text_of(kept)
     assert outputs_of(kept)[-1].output_type == "error"
-    assert heading(kept)[0] == "Small <things>"
-    assert "failed" in write_index(output.parent).read_text()
 
 
 def test_a_cell_that_takes_too_long_is_ended(write_notebook, tmp_path):
@@ -171,16 +166,6 @@ def test_two_runs_are_the_same_bytes_once_cleaned_and_warnings_stay(write_notebo
     assert "%|" not in first
     assert "image/png" in first
     assert nbformat.writes(clean(runs[0])) == nbformat.writes(runs[0])
-
-
-def test_a_page_has_its_figure_in_it_and_loads_nothing(write_notebook, tmp_path):
-    notebook = nbformat.read(write_notebook("1"), as_version=4)
-    figure = nbformat.v4.new_output("display_data", {"image/png": "iVBORw0KGgo="})
-    notebook.cells[2].outputs = [figure]
-    page = to_html(notebook, tmp_path / "small.html").read_text()
-    assert "data:image/png;base64,iVBORw0KGgo=" in page
-    assert not re.search(r"<(script|link|img)[^>]*(src|href)=\"?(http|//)", page)
-    assert "<title>Small &lt;things&gt;</title>" in page
 
 
 @pytest.fixture
@@ -209,12 +194,12 @@ def test_demo_ends_with_its_index_and_says_what_failed(kit_notebooks, write_note
     page = tmp_path / "demo" / "index.html"
     assert str(page) in capsys.readouterr().out
     assert '<a href="01_small.html">Small &lt;things&gt;</a>' in page.read_text()
-    assert "<em>run</em>?" in page.read_text()
-    assert "seed=7" in page.read_text()
+    assert "1 notebook: none failed" in page.read_text()
     assert (tmp_path / "demo" / "01_small.html").is_file()
     write_notebook("1 / 0")
     assert main(["demo", "--out", "demo"]) == 2
     assert "ZeroDivisionError" in capsys.readouterr().err
+    assert "Failed: ZeroDivisionError" in page.read_text()
 
 
 def test_commit_puts_the_executed_and_cleaned_notebook_in_its_place(kit_notebooks, write_notebook, capsys):

@@ -11,6 +11,7 @@ from kit.scans import (
     brain_mask,
     brain_statistics,
     components,
+    fit_template,
     foreground,
     intensity_statistics,
     load_scan,
@@ -167,6 +168,27 @@ def test_a_brain_is_fitted_once_however_often_it_is_asked_for(monkeypatch):
     assert brain_statistics(image, (4, 4, 4)) == wanted[1]
     with pytest.raises(TypeError):
         brain_statistics(image + 1, (4, 4, 4))
+
+
+def test_a_fitted_brain_is_found_by_other_processes_in_the_folder_of_kept_numbers(monkeypatch, tmp_path):
+    monkeypatch.setenv("KIT_CACHE", str(tmp_path / "kept"))
+    image, _, _ = drawn_head((4, 5, 4))
+    head = foreground(image)
+    monkeypatch.setattr("kit.scans.head._FITS", {})
+    similarity, to_template = fit_template(image, head, (4, 5, 4))
+    (file,) = (tmp_path / "kept").iterdir()
+    monkeypatch.setattr("kit.scans.head._FITS", {})  # as in another process
+    with monkeypatch.context() as patched:
+        patched.setattr("kit.scans.head._fit_template", None)
+        again = fit_template(image, head, (4, 5, 4))
+        with pytest.raises(TypeError):
+            fit_template(image + 1, head, (4, 5, 4))
+    assert again[0] == similarity
+    np.testing.assert_array_equal(again[1], to_template)
+    file.write_bytes(file.read_bytes()[:100])  # damaged: made anew
+    monkeypatch.setattr("kit.scans.head._FITS", {})
+    np.testing.assert_array_equal(fit_template(image, head, (4, 5, 4))[1], to_template)
+    assert file.stat().st_size > 100
 
 
 @pytest.mark.slow
