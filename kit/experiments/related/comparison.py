@@ -1,0 +1,142 @@
+"""Detectors on the same scans, rules and search region: what each finds, what it would find by chance, how long it takes.
+
+    python -m kit related MANIFEST --network D WEIGHTS --unet RUN --scans 12
+
+Whatever is inside, a detector is a callable from an image and its mask to a map, and goes through `kit.metrics.score`.
+What was mapped and counted before is read back, so that a stopped comparison goes on where it was.
+"""
+
+import json
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+import pandas as pd
+from scipy.ndimage import find_objects
+
+from kit.metrics import chance_recall, froc, intervals, score
+from kit.metrics.scoring import MAP
+from kit.scans import load_map, load_row, replacing, search_region, to_own_grid, write_table
+
+TABLES = ("sweeps", "froc", "seconds")
+CHANCE_DRAWS = 2  # how often a scan's lesions are moved
+SWEEP = ["method", "scan_id", "patient_id", "threshold", "tp", "fn", "fp", "slices", "placed", "hits"]
+
+
+def compare_methods(detectors, table, folder, *, search="brain", draws=CHANCE_DRAWS, progress=True, **options):
+    """Score several detectors on the same scans.
+
+    Parameters
+    ----------
+    detectors : mapping of str to callable
+        Name to a detector: from (image, mask, **options), at 1 mm, to a probability map.
+    table : pandas.DataFrame
+        Labelled rows of a manifest.
+    folder : path
+        Keeps what `kit.metrics.score` writes, in one subfolder a detector.
+    search : {"head", "brain"}
+        Where all of them look.
+    draws : int
+        See `kit.metrics.chance_recall`.
+    progress : bool
+    options
+        Go to every detector: device, dtype.
+
+    Returns
+    -------
+    dict of str to pandas.DataFrame
+        sweeps: a row for each method, scan and threshold: tp, fn, fp, slices; placed and hits, lesions moved to random
+        places and those of them that the map finds there. froc: `kit.metrics.froc` of each method with its interval by
+        patients, without rows in which nothing new is found. seconds: of the processor, a row for each method and scan.
+    """
+    parts = {name: [] for name in TABLES}
+    for name, detector in detectors.items():
+        place = Path(folder) / name
+        rows = [_scored(detector, row, place, search, draws, progress, options) for row in table.to_dict("records")]
+        sweeps, points, seconds = (pd.concat(some, ignore_index=True) for some in zip(*rows, strict=True))
+        for file, part in zip(TABLES, (sweeps[SWEEP[1:]], _curve(points), seconds), strict=True):
+            parts[file].append(part.assign(method=name)[["method", *part]])
+    return {name: pd.concat(some, ignore_index=True) for name, some in parts.items()}
+
+
+def method_rows(sweeps, seconds, threshold=0.5):
+    """The rows of Table 2.1: each method at one threshold, with intervals by patients, chance and time.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by method: the columns of `kit.metrics.intervals`, slices, chance (the share of moved lesions that are
+        found) and seconds, the median over scans.
+
+    Examples
+    --------
+    >>> sweeps = pd.DataFrame({"method": "m", "scan_id": ["s", "t"], "patient_id": ["p", "q"], "threshold": 0.5,
+    ...                        "tp": [2, 1], "fn": [0, 1], "fp": [3, 5], "slices": 10, "placed": 4, "hits": [1, 0]})
+    >>> seconds = pd.DataFrame({"method": "m", "scan_id": ["s", "t"], "seconds": [2.0, 4.0]})
+    >>> method_rows(sweeps, seconds)[["recall", "fp_per_slice", "chance", "seconds"]].values.tolist()
+    [[0.75, 0.4, 0.125, 3.0]]
+    """
+    at = sweeps[sweeps.threshold == threshold]
+    order = list(dict.fromkeys(sweeps.method))
+    rows = intervals(at, by="method").set_index("method").loc[order]
+    sums = at.groupby("method")[["slices", "placed", "hits"]].sum().loc[order]
+    time = seconds.groupby("method").seconds.median().reindex(order)
+    return rows.assign(slices=sums.slices, chance=sums.hits / sums.placed, seconds=time)
+
+
+def chance_curve(sweeps):
+    """Recall, chance recall and false positives a scan of each method at each threshold, over all scans.
+
+    >>> sweeps = pd.DataFrame({"method": "m", "scan_id": ["s", "t"], "threshold": 0.5, "tp": [2, 1], "fn": [0, 1],
+    ...                        "fp": [3, 5], "placed": 4, "hits": [1, 0]})
+    >>> chance_curve(sweeps)[["fp_per_scan", "recall", "chance"]].values.tolist()
+    [[4.0, 0.75, 0.125]]
+    """
+    groups = sweeps.groupby(["method", "threshold"], sort=False)
+    sums = groups[["tp", "fn", "fp", "placed", "hits"]].sum()
+    found = pd.DataFrame({"fp_per_scan": sums.fp / groups.scan_id.nunique(), "recall": sums.tp / (sums.tp + sums.fn)})
+    return found.assign(chance=sums.hits / sums.placed).reset_index()
+
+
+def _scored(detector, row, place, search, draws, progress, options):
+    """One scan: its sweep with chance, its operating points, its seconds."""
+    spent = []
+
+    def clocked(image, mask, **given):
+        began = process_time()
+        found = detector(image, mask, **given)
+        spent.append(round(process_time() - began, 1))
+        return found
+
+    found = score(clocked, pd.DataFrame([row]), place, search=search, progress=progress, **options)
+    extra = place / row["scan_id"] / "chance.json"
+    if spent or not extra.is_file():
+        facts = {"seconds": spent[0] if spent else None, "chance": _chance(place, row, search, draws).to_dict("list")}
+        with replacing(extra) as part:
+            part.write_text(json.dumps(facts))
+    facts = json.loads(extra.read_text())
+    sweep = found.sweep[found.sweep.min_volume_mm3 == 0]
+    seconds = pd.DataFrame([{"scan_id": row["scan_id"], "seconds": facts["seconds"]}])
+    return sweep.merge(pd.DataFrame(facts["chance"]), on="threshold"), found.points, seconds
+
+
+def _chance(place, row, search, draws):
+    """`kit.metrics.chance_recall` of a map that was written, in the box around the search region."""
+    scan, own = load_row(row), load_row(row, spacing_mm=None)
+    region = to_own_grid(search_region(scan, row, search=search), scan)
+    probability = load_map(place / row["scan_id"] / MAP, own)
+    box = find_objects(region.astype(np.uint8))[0]
+    return chance_recall(probability[box], own.label[box], region[box], spacing_mm=own.spacing_mm, draws=draws)
+
+
+def _curve(points):
+    curve = froc(points, draws=1000)
+    kept = (curve.tp.diff().fillna(1) != 0) | (curve.tp.shift(-1) != curve.tp)  # both ends of each step
+    return curve[kept][["threshold", "tp", "fn", "fp", "recall", "fp_per_scan", "recall_low", "recall_high"]]
+
+
+def write_comparison(tables, out):
+    """Write the tables of `compare_methods` as CSV files, rounded."""
+    Path(out).mkdir(parents=True, exist_ok=True)
+    for name in TABLES:
+        write_table(tables[name].round(5), Path(out) / f"{name}.csv")
