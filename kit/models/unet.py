@@ -43,7 +43,8 @@ class UNet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.down = nn.ModuleList(
-                nn.Sequential(_convolution(a, b), _convolution(b, b)) for a, b in zip((1, *widths), widths, strict=False)
+                nn.Sequential(_convolution(a, b), _convolution(b, b))
+                for a, b in zip((1, *widths), widths, strict=False)
             )
             self.up = nn.ModuleList(nn.ConvTranspose3d(b, a, 2, 2) for a, b in zip(widths, widths[1:], strict=False))
             self.join = nn.ModuleList(_convolution(2 * width, width) for width in widths[:-1])

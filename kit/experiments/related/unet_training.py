@@ -94,7 +94,12 @@ def train_unet(
             steps += 1
             while len(history) < len(SHARES) and share >= SHARES[len(history)]:
                 at = SHARES[len(history)]
-                row = {"share": at, "minutes": at * minutes, "steps": steps, "train_loss": float(np.mean(losses or [0]))}
+                row = {
+                    "share": at,
+                    "minutes": at * minutes,
+                    "steps": steps,
+                    "train_loss": float(np.mean(losses or [0])),
+                }
                 history.append(row)
                 run.save_table("history", pd.DataFrame(history))
                 for name in (f"weights_{round(100 * at)}", "weights"):

@@ -64,7 +64,9 @@ class CandidateDetector:
             facts = json.loads(Path(path).read_text(encoding="utf-8"))
             return cls(**facts | {name: tuple(map(tuple, facts[name])) for name in ("criteria", "weights")})
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{path}: no fitted detector ({error}); fit it again, see kit.experiments.fit_method") from error
+            raise ModelError(
+                f"{path}: no fitted detector ({error}); fit it again, see kit.experiments.fit_method"
+            ) from error
 
 
 METHODS = {}  # word to function of (normalised image, mask, spacing_mm): `template_candidates`, `blob_candidates`

@@ -29,7 +29,10 @@ BETA = 0.6
 BLUR_MM = 0.8
 ROUNDS, SWEEPS = 4, 3  # of EM, and of mean field within each
 EDGE = 0.35  # what a voxel's s0 grows by for each unit of intensity its neighbours differ by: half a voxel of error
-LEAST_MEAN, LEAST_SD = 4.0, 1.5  # of growth and necrosis, in units of s0: what is smaller is no change that one could see
+LEAST_MEAN, LEAST_SD = (
+    4.0,
+    1.5,
+)  # of growth and necrosis, in units of s0: what is smaller is no change that one could see
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,9 @@ class ChangeDetector:
         mask = brain_mask(image, scan.spacing_mm) if mask is None else np.asarray(mask, bool)
         registration = registration or register(scan, earlier, mask=mask)
         before = registration.resample(earlier, scan).image
-        growth = change_posterior(image, before, mask, beta=self.beta, blur_mm=self.blur_mm, spacing_mm=scan.spacing_mm)[1]
+        growth = change_posterior(
+            image, before, mask, beta=self.beta, blur_mm=self.blur_mm, spacing_mm=scan.spacing_mm
+        )[1]
         middle, unit = brain_statistics(image, scan.spacing_mm)
         return np.where(image > middle + self.brightness * unit, growth, 0).astype(np.float32)
 

@@ -14,14 +14,16 @@ from kit.models.related.symmetry import asymmetry, find_plane
 SIGMAS_MM = (0.8, 1.2, 1.7, 2.4, 3.4, 4.8, 6.8)
 LEAST = 0.25  # response of a candidate, in units of the normalised scan
 MOST = 1500  # candidates of a scan, the strongest
+FINEST = 0.8  # voxels: a narrower Gaussian, sampled at the voxels, has no second derivative to speak of
 COARSE_FROM_MM = 2.4  # scales from here on are computed on every second voxel
 
 
 def laplacian_scale_space(image, sigmas_mm=SIGMAS_MM, spacing_mm=(1.0, 1.0, 1.0)):
     """The negative Laplacian of a blurred scan, times sigma squared, at each scale: (scale, slice, row, column) float32.
 
-    Each of the three second derivatives is three passes along the axes; they add up in mm, whatever the spacing. Of
-    scales from 2.4 mm on, every second voxel is computed and the others are interpolated.
+    Each of the three second derivatives is three passes along the axes; they add up in mm, whatever the spacing. Along
+    an axis of wide voxels the blur is 0.8 of them at least. Of scales from 2.4 mm on, every second voxel is computed
+    and the others are interpolated.
 
     Examples
     --------
@@ -39,7 +41,10 @@ def laplacian_scale_space(image, sigmas_mm=SIGMAS_MM, spacing_mm=(1.0, 1.0, 1.0)
             blurred = ndimage.gaussian_filter(image, [0.8 if n > 1 else 0 for n in fine], truncate=3)
             blurred = blurred[tuple(slice(None, None, n) for n in fine)]
         own = steps * fine
-        left = [np.sqrt(max(sigma**2 - (0.8 * step if n > 1 else 0) ** 2, 0.01)) for step, n in zip(steps, fine, strict=True)]
+        left = [
+            np.sqrt(max(sigma**2 - (0.8 * step if n > 1 else 0) ** 2, 0.01))
+            for step, n in zip(steps, fine, strict=True)
+        ]
         found[number] = _enlarged(_laplacian(blurred, sigma, left, own), image.shape, fine)
     return found
 
@@ -99,7 +104,7 @@ def _box(mask, margin=8):
 
 def _laplacian(image, sigma, left, steps):
     """-sigma^2 times the sum of second derivatives in mm, blurred by what is `left` of sigma along each axis (mm)."""
-    blur = np.divide(left, steps)
+    blur = np.maximum(np.divide(left, steps), FINEST)
     total = np.zeros(image.shape, np.float32)
     for axis, step in enumerate(steps):
         order = [2 if other == axis else 0 for other in range(3)]

@@ -62,7 +62,9 @@ def shell_template(radius_mm, core_mm=0.0, *, width_mm=WIDTH_MM, width_core_mm=W
         raise ModelError(f"radius_mm {radius_mm}, core_mm {core_mm}: give 0 <= core < radius, and widths above 0")
     half = [int(np.ceil((radius_mm + MARGIN_MM) / step - 1e-9)) for step in spacing_mm]
     within = (np.arange(FINE) + 0.5) / FINE - 0.5
-    lines = [((np.arange(-n, n + 1)[:, None] + within) * step).ravel() for n, step in zip(half, spacing_mm, strict=True)]
+    lines = [
+        ((np.arange(-n, n + 1)[:, None] + within) * step).ravel() for n, step in zip(half, spacing_mm, strict=True)
+    ]
     away = np.sqrt(lines[0][:, None, None] ** 2 + lines[1][:, None] ** 2 + lines[2] ** 2)
     bright = _inside(away, radius_mm, width_mm) - (_inside(away, core_mm, width_core_mm) if core_mm else 0)
     shape = [length for n in half for length in (2 * n + 1, FINE)]
