@@ -5,6 +5,7 @@ demo      run all notebooks and make HTML pages of them
 commit    run all notebooks at their defaults and put the cleaned copies in their places
 phantom   make the files of a manifest's synthetic scans that are missing
 record    run experiments at a larger size than a notebook's, for results/
+related   fit the related methods and compare them with trained networks, for results/
 score     score a folder of probability maps or masks against a manifest's labels
 """
 
@@ -34,6 +35,7 @@ from kit.experiments import (
     parameters_from_text,
     record_cohort,
     record_experiment,
+    record_related,
     run_all,
     run_notebook,
     to_html,
@@ -114,6 +116,18 @@ def record(given):
     for name in given.experiments:
         print(record_experiment(name, table, given.runs, **options, **size).to_string(), flush=True)
         gather(given.runs, given.out)
+
+
+def related(given):
+    """Fit the related methods on training and validation scans and compare them with networks on test scans."""
+    check_device(given.device)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    follow_ups = read_manifest(given.follow_ups) if given.follow_ups else None
+    options = {"scans": given.scans, "fit_scans": given.fit_scans, "device": given.device}
+    networks = {"networks": dict(given.network), "unet": given.unet, "follow_ups": follow_ups}
+    record_related(read_manifest(given.manifest), given.work, given.out, **networks, **options)
+    print(given.out)
 
 
 def score(given):
@@ -211,6 +225,19 @@ def _record_options(add):
     add("--out", type=Path, default=ROOT / "results" / "record", help="of the tables (results/record, there too)")
 
 
+def _related_options(add):
+    add("manifest", type=Path, help="of a cohort with training, validation and test scans")
+    add("--network", nargs=2, action="append", default=[], metavar=("NAME", "WEIGHTS"), help="as often as needed")
+    add("--unet", type=Path, metavar="RUN", help="folder of a run of kit.experiments.train_unet")
+    add("--follow-ups", type=Path, metavar="MANIFEST", help="of patients with a second session, for the change between")
+    add("--scans", type=_count, default=12, help="of the test scans, the first ones (%(default)s)")
+    add("--fit-scans", type=_count, default=16, help="of each split, to fit on (%(default)s)")
+    add("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
+    add("--threads", type=_count, help="of the CPU (torch's choice)")
+    add("--work", type=Path, default=ROOT / "runs" / "related", help="working folder (runs/related of the repository)")
+    add("--out", type=Path, default=ROOT / "results" / "related", help="of the tables (results/related, there too)")
+
+
 def _score_options(add):
     add("predictions", type=Path, help="folder with one map a scan")
     add("manifest", type=Path, help="table of the scans and their labels")
@@ -246,6 +273,7 @@ COMMANDS = {
     "commit": (commit, _commit_options, None),
     "phantom": (phantom, _phantom_options, None),
     "record": (record, _record_options, "The tables of all finished runs are gathered after each experiment."),
+    "related": (related, _related_options, "What was computed before is read from the working folder."),
     "score": (score, _score_options, "Maps are named <scan_id>.nii.gz, on their scan's grid; masks hold 0 and 1."),
 }
 

@@ -27,7 +27,7 @@ from kit.experiments.recipes import (
     run_size,
 )
 from kit.experiments.record import ROOT, gather, record_cohort, record_experiment
-from kit.experiments.related import candidates_of, fit_candidates, fit_method, train_unet
+from kit.experiments.related import compare_methods, fit_method, measure_change, record_related, train_unet
 from kit.experiments.results import (
     COHORT,
     MINUTES_PER_SCAN,

@@ -23,6 +23,7 @@ from kit.models.related import (
     METHODS,
     CandidateDetector,
     ChangeDetector,
+    FollowUps,
     Plane,
     blob_candidates,
     change_posterior,
@@ -35,4 +36,4 @@ from kit.models.related import (
     shell_template,
     template_candidates,
 )
-from kit.models.unet import UNet, UNetDetector, block_map, dice_and_cross_entropy
+from kit.models.unet import WIDTHS, UNet, UNetDetector, block_map, dice_and_cross_entropy

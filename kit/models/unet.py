@@ -1,7 +1,7 @@
 """A small 3-D U-Net, today's default choice beside the thesis' patch networks: outlines whole blocks at once."""
 
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from scipy.ndimage import find_objects
 from torch import nn
 from torch.nn import functional
 
+from kit.models.detector import VOXEL_MM, require_voxels
 from kit.models.networks import ModelError
 from kit.models.patch_network import read_weights, weights_metadata
 from kit.scans import normalise
@@ -43,10 +44,9 @@ class UNet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.down = nn.ModuleList(
-                nn.Sequential(_convolution(a, b), _convolution(b, b))
-                for a, b in zip((1, *widths), widths, strict=False)
+                nn.Sequential(_convolution(a, b), _convolution(b, b)) for a, b in pairwise((1, *widths))
             )
-            self.up = nn.ModuleList(nn.ConvTranspose3d(b, a, 2, 2) for a, b in zip(widths, widths[1:], strict=False))
+            self.up = nn.ModuleList(nn.ConvTranspose3d(b, a, 2, 2) for a, b in pairwise(widths))
             self.join = nn.ModuleList(_convolution(2 * width, width) for width in widths[:-1])
             self.head = nn.Conv3d(widths[0], 1, 1)
             nn.init.constant_(self.head.bias, -3.0)  # most voxels are healthy
@@ -78,8 +78,9 @@ class UNetDetector:
         network.load_state_dict(read_weights(path))
         return cls(network, about["intensities"])
 
-    def __call__(self, image, mask=None, **options):
+    def __call__(self, image, mask=None, *, spacing_mm=VOXEL_MM, **options):
         """Map a raw image, of 1 mm voxels, to a probability map, see `block_map`."""
+        require_voxels(spacing_mm)
         return block_map(self.network, normalise(image, self.statistics), mask, **options)
 
 

@@ -1,4 +1,4 @@
-"""Detectors on the same scans, rules and search region: what each finds, what it would find by chance, how long it takes.
+"""Detectors on the same scans by the same rule: what each finds, what it would find by chance, how long it takes.
 
     python -m kit related MANIFEST --network D WEIGHTS --unet RUN --scans 12
 
@@ -7,6 +7,7 @@ What was mapped and counted before is read back, so that a stopped comparison go
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from time import process_time
 
@@ -14,8 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import find_objects
 
-from kit.metrics import chance_recall, froc, intervals, score
-from kit.metrics.scoring import MAP
+from kit.metrics import PredictionError, chance_recall, find_predictions, froc, intervals, score
 from kit.scans import load_map, load_row, replacing, search_region, to_own_grid, write_table
 
 TABLES = ("sweeps", "froc", "seconds")
@@ -98,20 +98,52 @@ def chance_curve(sweeps):
     return found.assign(chance=sums.hits / sums.placed).reset_index()
 
 
+@dataclass(frozen=True)
+class GivenMaps:
+    """A folder of maps as a detector, cut to the region that is searched: see `kit.metrics.find_predictions`."""
+
+    folder: Path
+
+    def for_scan(self, scan, row):
+        """From (image, mask) to the scan's map within the mask; PredictionError where the folder has none."""
+        paths, problems = find_predictions(self.folder, pd.DataFrame([row]))
+        if problems:
+            raise PredictionError(self.folder, problems)
+        probability = load_map(paths[row["scan_id"]], scan)
+        return lambda image, mask, **options: np.where(mask, probability, 0).astype(np.float32)
+
+    def seconds(self, row):
+        """How long mapping took, where `kit.metrics.score` made the folder; otherwise NaN."""
+        path = Path(self.folder) / row["scan_id"] / "scans.csv"
+        return float(pd.read_csv(path).seconds.iloc[0]) if path.is_file() else float("nan")
+
+
+class _Clocked:
+    """A detector, and the seconds of the processor that it took."""
+
+    def __init__(self, detector):
+        self.detector, self.took = detector, None
+
+    def for_scan(self, scan, row):
+        mine = self.detector.for_scan(scan, row) if hasattr(self.detector, "for_scan") else self.detector
+
+        def clocked(image, mask, **options):
+            began = process_time()
+            found = mine(image, mask, **options)
+            own = getattr(self.detector, "seconds", None)
+            self.took = own(row) if own else round(process_time() - began, 1)
+            return found
+
+        return clocked
+
+
 def _scored(detector, row, place, search, draws, progress, options):
     """One scan: its sweep with chance, its operating points, its seconds."""
-    spent = []
-
-    def clocked(image, mask, **given):
-        began = process_time()
-        found = detector(image, mask, **given)
-        spent.append(round(process_time() - began, 1))
-        return found
-
-    found = score(clocked, pd.DataFrame([row]), place, search=search, progress=progress, **options)
+    clock = _Clocked(detector)
+    found = score(clock, pd.DataFrame([row]), place, search=search, progress=progress, **options)
     extra = place / row["scan_id"] / "chance.json"
-    if spent or not extra.is_file():
-        facts = {"seconds": spent[0] if spent else None, "chance": _chance(place, row, search, draws).to_dict("list")}
+    if clock.took is not None or not extra.is_file():
+        facts = {"seconds": clock.took, "chance": _chance(place, row, search, draws).to_dict("list")}
         with replacing(extra) as part:
             part.write_text(json.dumps(facts))
     facts = json.loads(extra.read_text())
@@ -124,7 +156,7 @@ def _chance(place, row, search, draws):
     """`kit.metrics.chance_recall` of a map that was written, in the box around the search region."""
     scan, own = load_row(row), load_row(row, spacing_mm=None)
     region = to_own_grid(search_region(scan, row, search=search), scan)
-    probability = load_map(place / row["scan_id"] / MAP, own)
+    probability = load_map(place / row["scan_id"] / "map.nii.gz", own)
     box = find_objects(region.astype(np.uint8))[0]
     return chance_recall(probability[box], own.label[box], region[box], spacing_mm=own.spacing_mm, draws=draws)
 

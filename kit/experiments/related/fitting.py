@@ -1,6 +1,7 @@
-"""Fitting the methods of two stages: criteria and probabilities from training and validation scans, never from others."""
+"""Fitting the methods of two stages: criteria and probabilities, from training and validation scans only."""
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from tqdm.auto import tqdm
 
 from kit.experiments.runs import RunError
 from kit.models import CandidateDetector, propose
-from kit.scans import brain_mask, components, load_row
+from kit.scans import brain_mask, components, load_row, write_table
 
 FITTED_ON = ("train", "validation")
 CRITERIA = {  # what a second stage looks at: column and side
@@ -24,7 +25,7 @@ ROUNDS = 2
 HOLD = 1e-3  # ridge on standardised weights: few lesions must not make them infinite
 
 
-def fit_method(method, table, *, scans=None, progress=True):
+def fit_method(method, table, *, scans=None, cache_dir=None, progress=True):
     """Fit a method's second stage on the training and validation scans of a manifest.
 
     Parameters
@@ -35,6 +36,8 @@ def fit_method(method, table, *, scans=None, progress=True):
         Rows of `kit.scans.read_manifest`; rows of other splits are not opened.
     scans : int, optional
         The most scans of each split, the first ones.
+    cache_dir : path, optional
+        Keeps the candidates of each scan.
     progress : bool
 
     Returns
@@ -52,9 +55,23 @@ def fit_method(method, table, *, scans=None, progress=True):
         rows = rows.groupby("split", sort=False).head(scans)
     if not len(rows):
         raise RunError("there is no labelled training or validation scan to fit on; look at the manifest's split")
-    parts = [candidates_of(method, row) for row in tqdm(rows.to_dict("records"), desc=method, disable=not progress)]
-    found = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+    found = candidates(method, rows, cache_dir, progress=progress)
     return fit_candidates(method, found, scans=len(rows)), found
+
+
+def candidates(method, table, cache_dir=None, *, progress=True):
+    """`candidates_of` every row of a table, one below the other; read from the cache where they are there."""
+    parts = []
+    for row in tqdm(table.to_dict("records"), desc=method, disable=not progress):
+        path = cache_dir and Path(cache_dir) / method / f"{row['scan_id']}.csv"
+        if path and path.is_file():
+            parts.append(pd.read_csv(path))
+            continue
+        parts.append(candidates_of(method, row))
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_table(parts[-1], path)
+    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
 def candidates_of(method, row):
@@ -100,26 +117,84 @@ def fit_candidates(method, found, *, scans):
     for _, key in product(range(ROUNDS), CRITERIA[method]):
         values = [None, *np.quantile(found[key[0]][found.lesion > 0], QUANTILES)]
         detectors = [CandidateDetector(method, _criteria(limits | {key: value}), weights, offset) for value in values]
-        limits[key] = values[int(np.argmax([mean_recall(one.probability(found), found, scans) for one in detectors]))]
+        limits[key] = values[
+            int(np.argmax([recall_at(one.probability(found), found, scans).mean() for one in detectors]))
+        ]
     kept = found[CandidateDetector(method, _criteria(limits)).probability(found) > 0]
     return CandidateDetector(method, _criteria(limits), *_weights(kept, RANKED_BY[method]))
 
 
-def mean_recall(probability, found, scans, rates=RATES):
-    """Recall of the lesions among the candidates, averaged over some numbers of false candidates a scan.
+def recall_at(probability, found, scans, rates=RATES, lesions=None):
+    """Recall of lesions at some numbers of false candidates a scan: (rate,) array.
 
+    Parameters
+    ----------
+    probability : (candidate,) array
+        0 for those that were rejected.
+    found : pandas.DataFrame
+        Rows of `candidates_of`.
+    scans : int
+    rates : sequence of float
+    lesions : int, optional
+        How many there are; by default those that have a candidate.
+
+    Examples
+    --------
     >>> found = pd.DataFrame({"scan_id": ["a", "a", "a"], "lesion": [1, 0, 2]})
-    >>> mean_recall(np.array([0.9, 0.8, 0.7]), found, 1, (0, 1))
-    0.75
+    >>> recall_at(np.array([0.9, 0.8, 0.7]), found, 1, (0, 1)).tolist()
+    [0.5, 1.0]
     """
     order = np.argsort(-probability, kind="stable")
-    order = order[probability[order] > 0]
-    lesions = found[found.lesion > 0].groupby(["scan_id", "lesion"]).ngroups
-    ranked = found.iloc[order]
+    ranked = found.iloc[order[probability[order] > 0]]
+    lesions = lesions or found[found.lesion > 0].groupby(["scan_id", "lesion"]).ngroups
     first = (ranked.lesion > 0) & ~ranked.duplicated(["scan_id", "lesion"])
     hits, false = np.cumsum(first.to_numpy()), np.cumsum((ranked.lesion == 0).to_numpy())
-    best = [hits[false <= rate * scans].max(initial=0) for rate in rates]
-    return float(np.mean(best) / max(lesions, 1))
+    return np.array([hits[false <= rate * scans].max(initial=0) for rate in rates]) / max(lesions, 1)
+
+
+def threshold_for(probability, found, scans, rate):
+    """The lowest threshold with at most `rate` false candidates a scan.
+
+    >>> threshold_for(np.array([0.9, 0.5, 0.4]), pd.DataFrame({"lesion": [0, 3, 0]}), 1, 1)
+    0.5
+    """
+    false = np.sort(probability[(found.lesion == 0).to_numpy()])[::-1]
+    most = int(rate * scans)
+    above = false[most] if len(false) > most else 0
+    return float(probability[probability > above].min(initial=1))
+
+
+def claims(method, fitting, test, lesions, rates=(1, 4, 16)):
+    """What a method reaches on test scans, fitted elsewhere, and what it would claim if it were fitted on them.
+
+    Either way criteria, weights and the threshold for a wanted number of false candidates are fitted together, on one
+    set of scans; what they give is counted on the test scans.
+
+    Parameters
+    ----------
+    method : str
+    fitting, test : (pandas.DataFrame, int)
+        Rows of `candidates_of`, and the number of scans.
+    lesions : int
+        In the test scans.
+    rates : sequence of float
+        Wanted false candidates a scan.
+
+    Returns
+    -------
+    pandas.DataFrame
+        method, fitted_on, wanted_fp, threshold, recall, fp_per_scan.
+    """
+    rows, (tested, scans) = [], test
+    for name, (found, count) in {"training and validation": fitting, "test": test}.items():
+        detector = fit_candidates(method, found, scans=count)
+        for rate in rates:
+            threshold = threshold_for(detector.probability(found), found, count, rate)
+            kept = tested[detector.probability(tested) >= threshold]
+            hits, false = kept[kept.lesion > 0].groupby(["scan_id", "lesion"]).ngroups, (kept.lesion == 0).sum()
+            row = {"method": method, "fitted_on": name, "wanted_fp": rate, "threshold": threshold}
+            rows.append({**row, "recall": hits / lesions, "fp_per_scan": false / scans})
+    return pd.DataFrame(rows)
 
 
 def _criteria(limits):

@@ -7,9 +7,9 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from kit.experiments.runs import open_run
+from kit.experiments.runs import RunError, open_run
 from kit.experiments.steps import choose_device, require_finite
-from kit.models import UNet, dice_and_cross_entropy, save_weights
+from kit.models import WIDTHS, UNet, UNetDetector, dice_and_cross_entropy, save_weights
 from kit.samplers import draw_segments, prepare
 from kit.scans import cut_box, select
 
@@ -26,6 +26,7 @@ def train_unet(
     cache_dir=None,
     side=64,
     pairs=1,
+    widths=WIDTHS,
     learning_rate=1e-3,
     weight_decay=1e-4,
     intensities="brain",
@@ -44,7 +45,8 @@ def train_unet(
     table : pandas.DataFrame
         Rows of `kit.scans.read_manifest`; the training scans are used.
     folder : path
-        The run's folder, see `kit.experiments.open_run`: history.csv, weights.safetensors, weights_<percent>.safetensors.
+        The run's folder, see `kit.experiments.open_run`: history.csv, weights.safetensors and
+        weights_<percent>.safetensors.
     minutes : float
         Of the processor on a CPU, so that a machine that does other work beside it gives the same network; by the
         clock on a GPU.
@@ -54,6 +56,8 @@ def train_unet(
         Voxels along a block's side.
     pairs : int
         Of a block around a lesion and one around tissue, in a step.
+    widths : sequence of int
+        Features at each resolution, see `kit.models.UNet`.
     learning_rate, weight_decay : float
     intensities : {"brain", "scan"}
         See `kit.samplers.prepare`.
@@ -64,22 +68,27 @@ def train_unet(
     Returns
     -------
     UNet, pandas.DataFrame
-        The network, and one row for each weights file: share, minutes, steps, train_loss (since the last row).
+        The network, and one row for each weights file: share, minutes, steps, train_loss (since the last row). Read
+        back where the folder has them already.
 
     Raises
     ------
     kit.models.ModelError
         If the loss is no longer a number.
     kit.experiments.RunError
-        If the folder holds a run with other parameters.
+        If the folder holds a run with other parameters, or one that was stopped: it cannot go on, because the rate
+        falls with the time that is left.
     """
     device = choose_device(device)
     given = {"network": UNet.name, "minutes": minutes, "side": side, "pairs": pairs, "seed": seed}
+    given |= {"widths": widths}
     given |= {"learning_rate": learning_rate, "weight_decay": weight_decay, "intensities": intensities}
     run = open_run(folder, given)
+    if (run.folder / "history.csv").is_file():
+        return _read_back(run)
     cohort = prepare(select(table, "train"), cache_dir or run.folder.parent / "cache", intensities=intensities,
                      progress=progress)  # fmt: skip
-    network = UNet(seed=seed).to(device=device, memory_format=torch.channels_last_3d)
+    network = UNet(widths, seed).to(device=device, memory_format=torch.channels_last_3d)
     optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=weight_decay)
     about = {"widths": " ".join(map(str, network.widths)), "intensities": intensities, "seed": str(seed)}
     clock = process_time if device.type == "cpu" else perf_counter
@@ -109,6 +118,14 @@ def train_unet(
                 return network, pd.DataFrame(history)
 
 
+def _read_back(run):
+    history = run.load_table("history")
+    if history.share.iloc[-1] < 1:
+        done = f"{100 * history.share.iloc[-1]:g} % of its time"
+        raise RunError(f"{run.folder}: a training that was stopped after {done}; delete it, or choose another folder")
+    return UNetDetector.load(run.folder / "weights.safetensors").network, history
+
+
 def _learn(network, optimizer, image, label):
     """One step; its loss."""
     network.train()
@@ -127,11 +144,13 @@ def _blocks(cohort, side, pairs, seed):
     while True:
         rows = draw_segments(cohort, "balanced", seed, epoch, steps=STEPS_DRAWN, step=1, count=3 * REACH)
         around = rows.around.isin(["lesion", "voxel"]).to_numpy()
+        scans, places = rows.scan.cat.codes.to_numpy(), rows[["slice", "row", "column"]].to_numpy(int)
         order = np.stack([np.flatnonzero(around), np.flatnonzero(~around)], 1)  # (pair, 2)
         for some in order[: len(order) // pairs * pairs].reshape(-1, 2 * pairs):
-            blocks = [_block(cohort.scans[index], place, side, scale[index], offset[index], rng)
-                      for index, place in zip(rows.scan.cat.codes.to_numpy()[some],
-                                              rows[["slice", "row", "column"]].to_numpy(int)[some], strict=True)]  # fmt: skip
+            blocks = [
+                _block(cohort.scans[index], place, side, scale[index], offset[index], rng)
+                for index, place in zip(scans[some], places[some], strict=True)
+            ]
             yield tuple(torch.from_numpy(np.stack(part)[:, None]) for part in zip(*blocks, strict=True))
         epoch += 1
 

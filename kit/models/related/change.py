@@ -1,7 +1,7 @@
 r"""Change between two sessions of a patient, voxel by voxel, in the manner of Chitphakdithai.
 
 The earlier session x lies over the later one y (rigid registration) and has its intensities (a line through the joint
-histogram). Let d = y - x. Each voxel has a label l: unchanged (0), growth (1: brighter now) or necrosis (2: darker now).
+histogram). Let d = y - x. Each voxel has a label l: unchanged (0), growth (1: brighter) or necrosis (2: darker).
 
     likelihood   d | 0 ~ N(0, s0^2)     d | 1 ~ N(+m, s1^2)     d | 2 ~ N(-m, s1^2)
     prior        p(l) = exp(log share(l) + beta * number of the 6 neighbours with label l) / Z      (Potts)
@@ -15,13 +15,15 @@ growth and necrosis, the neighbours' weight beta, mean field in place of the pap
 intensities, and that the difference is blurred a little before, because registration errs by half a voxel at edges.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 from scipy import ndimage
 
 from kit.models.networks import ModelError
-from kit.scans import brain_mask, brain_statistics, register
+from kit.scans import Scan, brain_mask, brain_statistics, load_row, register
 
 CHANGES = ("unchanged", "growth", "necrosis")
 SHARES = (0.98, 0.01, 0.01)
@@ -39,24 +41,28 @@ LEAST_MEAN, LEAST_SD = (
 class ChangeDetector:
     """The posterior probability of growth as a probability map of new and growing lesions.
 
-    Called with the later image and the earlier session's `kit.scans.Scan`s: see `__call__`.
+    `earlier` is the earlier session, a `kit.scans.Scan`, or None: what has no session before it cannot be mapped.
+    `scan` is the later one, whose affine says where its voxels lie. `beta` and `blur_mm` go to `change_posterior`.
+    What is darker now than `brightness`, in units of the brain's, is no lesion.
     """
 
+    scan: Scan | None = None
+    earlier: Scan | None = None
     beta: float = BETA
     blur_mm: float = BLUR_MM
-    brightness: float = 0.0  # relative to the brain, in its unit: what is darker now is no lesion
+    brightness: float = 0.0
 
-    def __call__(self, image, mask=None, *, scan=None, earlier=None, registration=None, **options):
+    def __call__(self, image, mask=None, *, spacing_mm=None, registration=None, **options):
         """Map what has grown since the earlier session.
 
         Parameters
         ----------
         image : (slice, row, column) array
-            The later session, 1 mm voxels; as `scan.image`.
+            The later session, as `scan.image`.
         mask : (slice, row, column) bool array, optional
             Where lesions are looked for, by default `kit.scans.brain_mask`.
-        scan, earlier : kit.scans.Scan
-            Both sessions, with their affines.
+        spacing_mm : (slice, row, column) float, optional
+            By default that of `scan`.
         registration : kit.scans.Registration, optional
             Found before; by default the two are registered here, which needs SimpleITK.
         options
@@ -69,18 +75,42 @@ class ChangeDetector:
         Raises
         ------
         ModelError
-            Without an earlier session.
+            Without two sessions.
         """
-        if scan is None or earlier is None:
-            raise ModelError("change needs two sessions: pass scan=the later one and earlier=the one before")
-        mask = brain_mask(image, scan.spacing_mm) if mask is None else np.asarray(mask, bool)
-        registration = registration or register(scan, earlier, mask=mask)
-        before = registration.resample(earlier, scan).image
-        growth = change_posterior(
-            image, before, mask, beta=self.beta, blur_mm=self.blur_mm, spacing_mm=scan.spacing_mm
-        )[1]
-        middle, unit = brain_statistics(image, scan.spacing_mm)
+        if self.scan is None or self.earlier is None:
+            raise ModelError("change needs two sessions: give scan, the later one, and earlier, the one before")
+        spacing_mm = spacing_mm or self.scan.spacing_mm
+        mask = brain_mask(image, spacing_mm) if mask is None else np.asarray(mask, bool)
+        registration = registration or register(self.scan, self.earlier, mask=mask)
+        before = registration.resample(self.earlier, self.scan).image
+        growth = change_posterior(image, before, mask, beta=self.beta, blur_mm=self.blur_mm, spacing_mm=spacing_mm)[1]
+        middle, unit = brain_statistics(image, spacing_mm)
         return np.where(image > middle + self.brightness * unit, growth, 0).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class FollowUps:
+    """`ChangeDetector` for `kit.metrics.score`: of each scan it looks up the session before in a manifest's table.
+
+    `moved`, from a scan and its row to a scan, is applied to the earlier session: sessions of the synthetic cohort lie
+    in one position, where there is nothing to register. `options` go to `ChangeDetector`.
+    """
+
+    table: pd.DataFrame
+    moved: Callable = lambda scan, row: scan
+    options: dict = field(default_factory=dict)
+
+    def for_scan(self, scan, row):
+        """The detector of one scan: from (image, mask) to a map."""
+        before = self.earlier_row(row)
+        return ChangeDetector(scan, self.moved(load_row(before), before), **self.options)
+
+    def earlier_row(self, row):
+        """The row of the last session before: a dict; ModelError where there is none."""
+        mine = self.table[(self.table.patient_id == row["patient_id"]) & (self.table.session < row["session"])]
+        if not len(mine):
+            raise ModelError(f"{row['scan_id']} has no earlier session; take rows whose patient was scanned before")
+        return mine.sort_values("session").iloc[-1].to_dict()
 
 
 def match_intensities(moving, fixed, mask):

@@ -19,7 +19,7 @@ COARSE_FROM_MM = 2.4  # scales from here on are computed on every second voxel
 
 
 def laplacian_scale_space(image, sigmas_mm=SIGMAS_MM, spacing_mm=(1.0, 1.0, 1.0)):
-    """The negative Laplacian of a blurred scan, times sigma squared, at each scale: (scale, slice, row, column) float32.
+    """The negative Laplacian of a blurred scan, times sigma squared: (scale, slice, row, column) float32.
 
     Each of the three second derivatives is three passes along the axes; they add up in mm, whatever the spacing. Along
     an axis of wide voxels the blur is 0.8 of them at least. Of scales from 2.4 mm on, every second voxel is computed

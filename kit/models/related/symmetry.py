@@ -44,8 +44,8 @@ def mirrored(points_mm, plane):
 def find_plane(image, mask, spacing_mm=(1.0, 1.0, 1.0)):
     """Find the plane across which a head is most like itself.
 
-    The correlation of the blurred scan with its mirror image, over the mask on a lattice of 4 mm, is maximised over yaw,
-    roll and offset by the simplex method, from the middle of the mask and 6 mm beside it.
+    The correlation of the blurred scan with its mirror image, over the mask on a lattice of 4 mm, is maximised over
+    yaw, roll and offset by the simplex method, from the middle of the mask and 6 mm beside it.
 
     Parameters
     ----------

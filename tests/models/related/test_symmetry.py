@@ -41,17 +41,17 @@ def test_a_head_that_is_no_mirror_image_has_less_symmetry(head):
 @pytest.mark.parametrize(("yaw_deg", "shift_mm"), [(5.0, 6.0), (-7.0, -4.5)])
 def test_the_plane_of_a_turned_and_shifted_head_is_found(head, yaw_deg, shift_mm):
     image, brain = head
-    scale = np.array(SPACING_MM)
+    scale, shift = np.array(SPACING_MM), np.array([0, 0, shift_mm])
     angle = np.radians(yaw_deg)
     turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])  # in mm
     middle = (np.array(image.shape) - 1) / 2 * scale
     matrix = turn * scale / scale[:, None]
-    offset = (middle - turn @ (middle + [0, 0, shift_mm])) / scale
+    offset = (middle - turn @ (middle + shift)) / scale
     moved = ndimage.affine_transform(made_symmetric(image), matrix, offset, order=1)
     mask = ndimage.affine_transform(brain.astype(float), matrix, offset, order=1) > 0.5
     plane = find_plane(moved, mask, SPACING_MM)
     assert plane.symmetry > 0.97
-    assert plane.distance_mm(middle + [0, 0, shift_mm]) == pytest.approx(0, abs=1.0)
+    assert plane.distance_mm(middle + shift) == pytest.approx(0, abs=1.0)
     assert abs(plane.angles_deg[0]) == pytest.approx(abs(yaw_deg), abs=1.0)
     assert plane.angles_deg[1] == pytest.approx(0, abs=1.0)
 
