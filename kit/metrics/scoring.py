@@ -259,7 +259,7 @@ class _Job:
 
 def _check_call(source, rows, settings, search, workers, unused):
     """Refuse what cannot work, before any work."""
-    if not (isinstance(source, str | os.PathLike) or callable(source)):
+    if not (isinstance(source, str | os.PathLike) or callable(source) or hasattr(source, "for_scan")):
         raise ValueError(f"source is {source!r}: pass a detector, a function, or a folder of maps")
     if unused:
         raise ValueError(f"a folder of maps takes no {', '.join(unused)}: options go to a detector")
