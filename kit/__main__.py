@@ -125,7 +125,7 @@ def related(given):
         torch.set_num_threads(given.threads)
     follow_ups = read_manifest(given.follow_ups) if given.follow_ups else None
     options = {"scans": given.scans, "fit_scans": given.fit_scans, "device": given.device}
-    networks = {"networks": dict(given.network), "unet": given.unet, "follow_ups": follow_ups}
+    networks = {"networks": dict(given.network), "maps": dict(given.maps), "unet": given.unet, "follow_ups": follow_ups}
     record_related(read_manifest(given.manifest), given.work, given.out, **networks, **options)
     print(given.out)
 
@@ -228,6 +228,9 @@ def _record_options(add):
 def _related_options(add):
     add("manifest", type=Path, help="of a cohort with training, validation and test scans")
     add("--network", nargs=2, action="append", default=[], metavar=("NAME", "WEIGHTS"), help="as often as needed")
+    add(
+        "--maps", nargs=2, action="append", default=[], metavar=("NAME", "FOLDER"), help="its maps, where there are any"
+    )
     add("--unet", type=Path, metavar="RUN", help="folder of a run of kit.experiments.train_unet")
     add("--follow-ups", type=Path, metavar="MANIFEST", help="of patients with a second session, for the change between")
     add("--scans", type=_count, default=12, help="of the test scans, the first ones (%(default)s)")

@@ -14,6 +14,7 @@ from kit.models import FollowUps
 from kit.scans import Registration, components, load_row, register, search_region
 
 GROWN, SMALLER = 1.1, 0.9  # times its volume before
+LARGER_MM3 = 40  # the thesis' smallest size filter
 ANGLE_DEG, SHIFT_MM = 6.0, 8.0
 
 
@@ -83,7 +84,7 @@ def measure_change(table, folder, *, moved=turned, search="brain", threshold=0.5
     -------
     lesions, scans : pandas.DataFrame
         A row a lesion: scan_id, patient_id, the columns of `lesion_changes`, volume_mm3 and found. A row a follow-up:
-        scan_id, patient_id, slices, fp (findings on no lesion), similarity before and after the registration, the
+        scan_id, patient_id, slices, fp (findings on no lesion), fp_larger (those of 40 mm3 and more), similarity before and after the registration, the
         largest error_mm of it in the head where the motion is known, and seconds of the processor.
 
     Raises
@@ -117,7 +118,9 @@ def _measured(follow_ups, row, folder, search, threshold, progress):
         found.lesions[["component", "volume_mm3", "found"]], on="component"
     )
     names = {"scan_id": row["scan_id"], "patient_id": row["patient_id"]}
-    about = names | {"slices": int(found.scans.slices.iloc[0]), "fp": int((~found.predicted.hit).sum())}
+    false = found.predicted[~found.predicted.hit]
+    about = names | {"slices": int(found.scans.slices.iloc[0]), "fp": len(false)}
+    about |= {"fp_larger": int((false.volume_mm3 >= LARGER_MM3).sum())}
     about |= {"similarity_before": registration.similarity_before, "similarity": registration.similarity}
     about |= {"error_mm": _error(follow_ups, scan, row, registration, mask), "seconds": process_time() - began}
     return lesions.assign(**names)[[*names, *lesions]], pd.DataFrame([about])

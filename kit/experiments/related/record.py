@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from kit.experiments.record import ROOT
-from kit.experiments.related.comparison import compare_methods, write_comparison
+from kit.experiments.related.comparison import GivenMaps, compare_methods, write_comparison
 from kit.experiments.related.fitting import FITTED_ON, candidates, claims, fit_candidates
 from kit.experiments.related.follow_ups import measure_change
 from kit.experiments.runs import RunError, environment
@@ -20,7 +20,9 @@ from kit.models import METHODS, Detector, UNetDetector, weights_metadata
 from kit.scans import components, load_truth, select, write_table
 
 
-def record_related(table, work, out, *, networks=None, unet=None, follow_ups=None, scans=12, fit_scans=16, **options):
+def record_related(
+    table, work, out, *, networks=None, maps=None, unet=None, follow_ups=None, scans=12, fit_scans=16, **options
+):
     """Fit, compare and measure; write the tables.
 
     Parameters
@@ -31,6 +33,8 @@ def record_related(table, work, out, *, networks=None, unet=None, follow_ups=Non
         Working folder, and the folder of the tables.
     networks : mapping of str to path, optional
         Names of `kit.models.NETWORKS` to weights.
+    maps : mapping of str to path, optional
+        Of those names, folders with their maps of the whole heads, which are read in place of making them.
     unet : path, optional
         The folder of a run of `kit.experiments.train_unet`: its network at each part of its time that has weights.
     follow_ups : pandas.DataFrame, optional
@@ -51,6 +55,7 @@ def record_related(table, work, out, *, networks=None, unet=None, follow_ups=Non
         detectors[method].save(out / f"{method}.json")
         claimed.append(claims(method, (found, len(rows)), (tested, len(test)), lesions))
     trained = {name: Detector.load(name, path) for name, path in (networks or {}).items()}
+    trained |= {name: GivenMaps(Path(path)) for name, path in (maps or {}).items()}
     detectors |= unet_detectors(unet) if unet else {}
     tables = compare_methods(detectors | trained, test, work / "maps", **options)
     write_table(pd.concat(claimed).round(5), out / "claims.csv")
