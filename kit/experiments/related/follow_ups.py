@@ -84,8 +84,9 @@ def measure_change(table, folder, *, moved=turned, search="brain", threshold=0.5
     -------
     lesions, scans : pandas.DataFrame
         A row a lesion: scan_id, patient_id, the columns of `lesion_changes`, volume_mm3 and found. A row a follow-up:
-        scan_id, patient_id, slices, fp (findings on no lesion), fp_larger (those of 40 mm3 and more), similarity before and after the registration, the
-        largest error_mm of it in the head where the motion is known, and seconds of the processor.
+        scan_id, patient_id, slices, fp (findings on no lesion), fp_larger (those of 40 mm3 and more), similarity before
+        and after the registration, the largest error_mm of it in the head where the motion is known, and seconds of the
+        processor.
 
     Raises
     ------

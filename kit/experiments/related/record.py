@@ -17,7 +17,7 @@ from kit.experiments.related.fitting import FITTED_ON, candidates, claims, fit_c
 from kit.experiments.related.follow_ups import measure_change
 from kit.experiments.runs import RunError, environment
 from kit.models import METHODS, Detector, UNetDetector, weights_metadata
-from kit.scans import components, load_truth, select, write_table
+from kit.scans import Registration, components, load_truth, select, write_table
 
 
 def record_related(
@@ -62,10 +62,15 @@ def record_related(
     write_comparison(tables, out)
     write_table(_about(detectors | trained, networks or {}, unet), out / "methods.csv")
     if follow_ups is not None:
-        for name, part in zip(
-            ("change_lesions", "change_scans"), measure_change(follow_ups, work / "change"), strict=True
-        ):
-            write_table(part.round(4), out / f"{name}.csv")
+        _write_change(measure_change(follow_ups, work / "change", progress=progress), work / "change", out)
+
+
+def _write_change(measured, kept, out):
+    """Lesions and scans of `measure_change`, and each registration, which notebook 12 reads."""
+    for name, part in zip(("change_lesions", "change_scans"), measured, strict=True):
+        write_table(part.round(4), out / f"{name}.csv")
+    for scan_id in measured[1].scan_id:
+        Registration.load(kept / scan_id / "registration.json").save(out / f"{scan_id}.json")
 
 
 def unet_detectors(folder):
