@@ -16,9 +16,9 @@ from kit.scans import brain_mask, components, load_row, write_table
 FITTED_ON = ("train", "validation")
 CRITERIA = {  # what a second stage looks at: column and side
     "template": (("anisotropy", "most"), ("contrast", "least"), ("volume_mm3", "least"), ("contrast", "most")),
-    "blobs": (("compactness", "least"), ("asymmetry", "least"), ("anisotropy", "most")),
+    "blobs": (("compactness", "least"), ("asymmetry", "least"), ("roundness", "least"), ("volume_mm3", "least")),
 }
-RANKED_BY = {"template": ("score",), "blobs": ("score", "compactness", "asymmetry")}
+RANKED_BY = {"template": ("score",), "blobs": ("score", "roundness", "compactness", "asymmetry")}
 RATES = (1, 2, 4, 8, 16)  # false candidates a scan at which recall is averaged
 QUANTILES = (0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1)  # of the lesions' candidates: limits that are tried
 ROUNDS = 2
