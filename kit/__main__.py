@@ -227,12 +227,17 @@ def _record_options(add):
 
 def _related_options(add):
     add("manifest", type=Path, help="of a cohort with training, validation and test scans")
-    add("--network", nargs=2, action="append", default=[], metavar=("NAME", "WEIGHTS"), help="as often as needed")
+    add("--network", nargs=2, action="append", default=[], metavar=("NAME", "WEIGHTS"), help="a trained network (none)")
     add(
-        "--maps", nargs=2, action="append", default=[], metavar=("NAME", "FOLDER"), help="its maps, where there are any"
+        "--maps",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "FOLDER"),
+        help="its maps of whole heads, read in place of making them (none)",
     )
-    add("--unet", type=Path, metavar="RUN", help="folder of a run of kit.experiments.train_unet")
-    add("--follow-ups", type=Path, metavar="MANIFEST", help="of patients with a second session, for the change between")
+    add("--unet", type=Path, metavar="RUN", help="folder of a run of kit.experiments.train_unet (none)")
+    add("--follow-ups", type=Path, metavar="MANIFEST", help="with second sessions, for the change between (none)")
     add("--scans", type=_count, default=12, help="of the test scans, the first ones (%(default)s)")
     add("--fit-scans", type=_count, default=16, help="of each split, to fit on (%(default)s)")
     add("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
