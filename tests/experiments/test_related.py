@@ -9,6 +9,7 @@ from small_scans import drawn_head, save, write_cohort
 
 from kit.experiments import RunError, compare_methods, fit_method, measure_change, train_unet
 from kit.experiments.related import (
+    GivenMaps,
     chance_curve,
     claims,
     fit_candidates,
@@ -16,12 +17,13 @@ from kit.experiments.related import (
     lesion_changes,
     method_rows,
     recall_at,
+    unet_detectors,
 )
 from kit.experiments.related.fitting import threshold_for
 from kit.experiments.related.follow_ups import known_motion, turned
-from kit.metrics import score
+from kit.metrics import PredictionError, score
 from kit.models import CandidateDetector, Detector, FollowUps, ModelError, UNet, UNetDetector, build
-from kit.scans import load_row
+from kit.scans import load_row, save_map
 
 SPLITS = ["train", "train", "validation", "test"]
 
@@ -170,6 +172,15 @@ def test_a_finished_training_is_read_back_and_a_stopped_or_another_one_refused(t
         train_unet(table, folder / "run", cache_dir=folder / "cache", **given)
 
 
+def test_the_networks_of_a_training_are_named_by_their_minutes_and_the_last_one_is_the_unet(trained, tmp_path):
+    folder, *_ = trained
+    found = list(unet_detectors(folder / "run"))
+    assert len(found) == 6
+    assert found[-2:] == ["U-Net, 0.045 min", "U-Net"]
+    with pytest.raises(RunError, match="no weights of a U-Net"):
+        unet_detectors(tmp_path)
+
+
 # one contract
 
 
@@ -199,6 +210,19 @@ def test_every_detector_is_called_alike_and_scored_by_the_same_function(table, t
     assert found.sweep.tp.max() + found.sweep.fn.max() > 0
     again = score(tmp_path, row, progress=False)  # as anybody's maps
     pd.testing.assert_frame_equal(again.sweep, found.sweep)
+
+
+def test_a_folder_of_maps_is_a_detector_that_sees_the_searched_region_only(table, tmp_path):
+    row = table[table.split == "test"].iloc[0].to_dict()
+    scan = load_row(row)
+    rng, mask = np.random.default_rng(0), scan.image > 600
+    probability = rng.random(scan.image.shape).astype(np.float32)
+    save_map(probability, scan, tmp_path / f"{row['scan_id']}.nii.gz")
+    found = GivenMaps(tmp_path).for_scan(scan, row)(scan.image, mask, device="cpu")
+    np.testing.assert_allclose(found, np.where(mask, probability, 0))
+    with pytest.raises(PredictionError, match=r"no s1\.nii\.gz"):
+        GivenMaps(tmp_path).for_scan(scan, table.iloc[0].to_dict())
+    assert np.isnan(GivenMaps(tmp_path).seconds(row))
 
 
 @pytest.mark.parametrize("detector", [Detector(build("A", seed=0)), UNetDetector(UNet((8, 16)))])

@@ -84,7 +84,7 @@ def unet_detectors(folder):
     paths = sorted(Path(folder).glob("weights_*.safetensors"), key=_minutes)
     if not paths:
         raise RunError(f"{folder}: no weights of a U-Net; train it by kit.experiments.train_unet")
-    names = [*(f"U-Net, {_minutes(path):.0f} min" for path in paths[:-1]), "U-Net"]
+    names = [*(f"U-Net, {_minutes(path):.2g} min" for path in paths[:-1]), "U-Net"]
     return {name: UNetDetector.load(path) for name, path in zip(names, paths, strict=True)}
 
 
