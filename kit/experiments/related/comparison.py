@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import find_objects
 
-from kit.metrics import PredictionError, chance_recall, find_predictions, froc, intervals, score
+from kit.metrics import PredictionError, chance_recall, find_predictions, froc, froc_average, intervals, score
 from kit.scans import load_map, load_row, replacing, search_region, to_own_grid, write_table
 
-TABLES = ("sweeps", "froc", "seconds")
+TABLES = ("sweeps", "froc", "rates", "seconds")
 CHANCE_DRAWS = 2  # how often a scan's lesions are moved
+RATES = (1, 2, 4, 8, 16)  # false positives a scan at which recalls are given
 SWEEP = ["method", "scan_id", "patient_id", "threshold", "tp", "fn", "fp", "slices", "placed", "hits"]
 
 
@@ -47,7 +48,8 @@ def compare_methods(detectors, table, folder, *, search="brain", draws=CHANCE_DR
     dict of str to pandas.DataFrame
         sweeps: a row for each method, scan and threshold: tp, fn, fp, slices; placed and hits, lesions moved to random
         places and those of them that the map finds there. froc: `kit.metrics.froc` of each method with its interval by
-        patients, without rows in which nothing new is found. seconds: of the processor, a row for each method and scan.
+        patients, without rows in which nothing new is found. rates: its recall at 1, 2, 4, 8 and 16 false positives a
+        scan, see `kit.metrics.froc_average`. seconds: of the processor, a row for each method and scan.
     """
     parts, regions = {name: [] for name in TABLES}, {}
 
@@ -60,7 +62,8 @@ def compare_methods(detectors, table, folder, *, search="brain", draws=CHANCE_DR
         place = Path(folder) / name
         rows = [_scored(detector, row, place, region, draws, progress, options) for row in table.to_dict("records")]
         sweeps, points, seconds = (pd.concat(some, ignore_index=True) for some in zip(*rows, strict=True))
-        for file, part in zip(TABLES, (sweeps[SWEEP[1:]], _curve(points), seconds), strict=True):
+        at_rates = froc_average(points, RATES).drop("average").rename_axis("fp_per_scan").reset_index()
+        for file, part in zip(TABLES, (sweeps[SWEEP[1:]], _curve(points), at_rates, seconds), strict=True):
             parts[file].append(part.assign(method=name)[["method", *part]])
     return {name: pd.concat(some, ignore_index=True) for name, some in parts.items()}
 
