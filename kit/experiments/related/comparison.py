@@ -18,9 +18,10 @@ from scipy.ndimage import find_objects
 from kit.metrics import PredictionError, chance_recall, find_predictions, froc, froc_average, intervals, score
 from kit.scans import load_map, load_row, replacing, search_region, to_own_grid, write_table
 
-TABLES = ("sweeps", "froc", "rates", "seconds")
+TABLES = ("sweeps", "froc", "rates", "lesions", "seconds")
 CHANCE_DRAWS = 2  # how often a scan's lesions are moved
 RATES = (1, 2, 4, 8, 16)  # false positives a scan at which recalls are given
+LESIONS = ["scan_id", "patient_id", "component", "diameter_mm", "threshold", "found"]
 SWEEP = ["method", "scan_id", "patient_id", "threshold", "tp", "fn", "fp", "slices", "placed", "hits"]
 
 
@@ -49,7 +50,8 @@ def compare_methods(detectors, table, folder, *, search="brain", draws=CHANCE_DR
         sweeps: a row for each method, scan and threshold: tp, fn, fp, slices; placed and hits, lesions moved to random
         places and those of them that the map finds there. froc: `kit.metrics.froc` of each method with its interval by
         patients, without rows in which nothing new is found. rates: its recall at 1, 2, 4, 8 and 16 false positives a
-        scan, see `kit.metrics.froc_average`. seconds: of the processor, a row for each method and scan.
+        scan, see `kit.metrics.froc_average`. lesions: whether each is found at some thresholds. seconds: of the
+        processor, a row for each method and scan.
     """
     parts, regions = {name: [] for name in TABLES}, {}
 
@@ -61,9 +63,11 @@ def compare_methods(detectors, table, folder, *, search="brain", draws=CHANCE_DR
     for name, detector in detectors.items():
         place = Path(folder) / name
         rows = [_scored(detector, row, place, region, draws, progress, options) for row in table.to_dict("records")]
-        sweeps, points, seconds = (pd.concat(some, ignore_index=True) for some in zip(*rows, strict=True))
+        sweeps, points, fates, seconds = (pd.concat(some, ignore_index=True) for some in zip(*rows, strict=True))
         at_rates = froc_average(points, RATES).drop("average").rename_axis("fp_per_scan").reset_index()
-        for file, part in zip(TABLES, (sweeps[SWEEP[1:]], _curve(points), at_rates, seconds), strict=True):
+        for file, part in zip(
+            TABLES, (sweeps[SWEEP[1:]], _curve(points), at_rates, fates[LESIONS], seconds), strict=True
+        ):
             parts[file].append(part.assign(method=name)[["method", *part]])
     return {name: pd.concat(some, ignore_index=True) for name, some in parts.items()}
 
@@ -165,7 +169,7 @@ class _Clocked:
 
 
 def _scored(detector, row, place, region, draws, progress, options):
-    """One scan: its sweep with chance, its operating points, its seconds."""
+    """One scan: its sweep with chance, its operating points, the fates of its lesions, its seconds."""
     clock = _Clocked(detector)
     found = score(clock, pd.DataFrame([row]), place, where=region, progress=progress, **options)
     extra = place / row["scan_id"] / "chance.json"
@@ -176,7 +180,8 @@ def _scored(detector, row, place, region, draws, progress, options):
     facts = json.loads(extra.read_text())
     sweep = found.sweep[found.sweep.min_volume_mm3 == 0]
     seconds = pd.DataFrame([{"scan_id": row["scan_id"], "seconds": facts["seconds"]}])
-    return sweep.merge(pd.DataFrame(facts["chance"]), on="threshold"), found.points, seconds
+    fates = found.lesion_sweep[found.lesion_sweep.min_volume_mm3 == 0]
+    return sweep.merge(pd.DataFrame(facts["chance"]), on="threshold"), found.points, fates, seconds
 
 
 def _chance(place, row, region, draws):
