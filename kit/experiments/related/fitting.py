@@ -165,7 +165,8 @@ def claims(method, fitting, test, lesions, rates=(1, 4, 16)):
     """What a method reaches on test scans, fitted elsewhere, and what it would claim if it were fitted on them.
 
     Either way criteria, weights and the threshold for a wanted number of false candidates are fitted together, on one
-    set of scans; what they give is counted on the test scans.
+    set of scans; what they give is counted on the test scans. Limits are chosen one after the other, so that a fit on
+    the test scans need not be the best one there.
 
     Parameters
     ----------

@@ -2,7 +2,6 @@
 
 from functools import partial
 from pathlib import Path
-from time import process_time
 
 import numpy as np
 import pandas as pd
@@ -85,8 +84,7 @@ def measure_change(table, folder, *, moved=turned, search="brain", threshold=0.5
     lesions, scans : pandas.DataFrame
         A row a lesion: scan_id, patient_id, the columns of `lesion_changes`, volume_mm3 and found. A row a follow-up:
         scan_id, patient_id, slices, fp (findings on no lesion), fp_larger (those of 40 mm3 and more), similarity before
-        and after the registration, the largest error_mm of it in the head where the motion is known, and seconds of the
-        processor.
+        and after the registration, and the largest error_mm of it in the head where the motion is known.
 
     Raises
     ------
@@ -105,7 +103,7 @@ def measure_change(table, folder, *, moved=turned, search="brain", threshold=0.5
 
 def _measured(follow_ups, row, folder, search, threshold, progress):
     """Lesions and scan of one follow-up; a registration that is there is read back."""
-    began, scan = process_time(), load_row(row)
+    scan = load_row(row)
     detector, mask = follow_ups.for_scan(scan, row), search_region(scan, row, search=search)
     kept = folder / row["scan_id"] / "registration.json"
     if not kept.is_file():
@@ -123,7 +121,7 @@ def _measured(follow_ups, row, folder, search, threshold, progress):
     about = names | {"slices": int(found.scans.slices.iloc[0]), "fp": len(false)}
     about |= {"fp_larger": int((false.volume_mm3 >= LARGER_MM3).sum())}
     about |= {"similarity_before": registration.similarity_before, "similarity": registration.similarity}
-    about |= {"error_mm": _error(follow_ups, scan, row, registration, mask), "seconds": process_time() - began}
+    about |= {"error_mm": _error(follow_ups, scan, row, registration, mask)}
     return lesions.assign(**names)[[*names, *lesions]], pd.DataFrame([about])
 
 
