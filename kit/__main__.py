@@ -9,6 +9,7 @@ split     deal the patients of a manifest out to training, validation and test
 register  lay the sessions of each patient over the first, and list lesions that later labels lack
 phantom   make the files of a manifest's synthetic scans that are missing
 record    run experiments at a larger size than a notebook's, for results/
+related   fit the related methods and compare them with trained networks, for results/
 score     score a folder of probability maps or masks against a manifest's labels
 export    write maps and masks, a list of lesions, or a dataset folder of nnU-Net
 """
@@ -38,6 +39,7 @@ from kit.experiments import (
     parameters_from_text,
     record_cohort,
     record_experiment,
+    record_related,
     run_all,
     run_notebook,
     to_html,
@@ -197,6 +199,18 @@ def record(given):
     cut_slices(given.runs, table, given.out, labels=given.labels, seed=given.seed, scans=given.scans)
 
 
+def related(given):
+    """Fit the related methods on training and validation scans and compare them with networks on test scans."""
+    check_device(given.device)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    follow_ups = read_manifest(given.follow_ups) if given.follow_ups else None
+    options = {"scans": given.scans, "fit_scans": given.fit_scans, "device": given.device}
+    networks = {"networks": dict(given.network), "maps": dict(given.maps), "unet": given.unet, "follow_ups": follow_ups}
+    record_related(read_manifest(given.manifest), given.work, given.out, **networks, **options)
+    print(given.out)
+
+
 def score(given):
     """Score a folder of probability maps or masks against a manifest's labels: tables and an HTML page."""
     out = given.output or Path("runs", "scores", given.predictions.resolve().name)
@@ -307,6 +321,7 @@ COMMANDS = {
     "register": (register, takes.register, None),
     "phantom": (phantom, takes.phantom, None),
     "record": (record, takes.record, "The tables of all finished runs are gathered after each experiment."),
+    "related": (related, takes.related, "What was computed before is read from the working folder."),
     "score": (
         score,
         takes.score,

@@ -88,6 +88,21 @@ def record(add):
     add("--out", type=Path, default=ROOT / "results" / "record", help="of the tables (results/record, there too)")
 
 
+def related(add):
+    pair = {"nargs": 2, "action": "append", "default": []}
+    add("manifest", type=Path, help="of a cohort with training, validation and test scans")
+    add("--network", **pair, metavar=("NAME", "WEIGHTS"), help="a trained network (none)")
+    add("--maps", **pair, metavar=("NAME", "FOLDER"), help="its maps of whole heads, in place of making them (none)")
+    add("--unet", type=Path, metavar="RUN", help="folder of a run of kit.experiments.train_unet (none)")
+    add("--follow-ups", type=Path, metavar="MANIFEST", help="with second sessions, for the change between (none)")
+    add("--scans", type=_count, default=12, help="of the test scans, the first ones (%(default)s)")
+    add("--fit-scans", type=_count, default=16, help="of each split, to fit on (%(default)s)")
+    add("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
+    add("--threads", type=_count, help="of the CPU (torch's choice)")
+    add("--work", type=Path, default=ROOT / "runs" / "related", help="working folder (runs/related of the repository)")
+    add("--out", type=Path, default=ROOT / "results" / "related", help="of the tables (results/related, there too)")
+
+
 def score(add):
     add("predictions", type=Path, help="folder with one map a scan")
     add("manifest", type=Path, help="table of the scans and their labels")

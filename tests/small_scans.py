@@ -101,3 +101,25 @@ def cohort_of(volume, label=(), healthy=(), spacing_mm=(1.0, 1.0, 1.0), beyond=N
     if beyond is None:
         return Cohort((PreparedScan("made", volume, lesion, healthy, *told, *facts),), "scan")
     return Cohort((PreparedScan("made", volume, lesion, healthy, *told, *facts, (0.0, 1.0), beyond),), "brain")
+
+
+def drawn_balls(balls, spacing_mm, shape=None, noise=0.15):
+    """Bright balls (slice, row, column and radius in mm) of 1 in noise around 0; 48 mm a side by default."""
+    shape = np.ceil(48 / np.array(spacing_mm)).astype(int) if shape is None else shape
+    fine = [
+        ((np.arange(n)[:, None] + (np.arange(3) - 1) / 3) * step).ravel()
+        for n, step in zip(shape, spacing_mm, strict=True)
+    ]
+    image = np.zeros(shape)
+    for *place, radius in balls:
+        parts = [(line - middle) ** 2 for line, middle in zip(fine, place, strict=True)]
+        inside = parts[0][:, None, None] + parts[1][:, None] + parts[2] < radius**2
+        image = np.maximum(image, inside.reshape([m for n in shape for m in (n, 3)]).mean((1, 3, 5)))
+    return (image + np.random.default_rng(0).normal(0, 1, shape) * noise).astype(np.float32)
+
+
+def drawn_tube(at_mm, radius_mm, spacing_mm):
+    """A bright tube along the columns at (slice, row) mm, in 48 mm a side without noise."""
+    mm = [np.arange(np.ceil(48 / step)) * step for step in spacing_mm]
+    away = (mm[0][:, None] - at_mm[0]) ** 2 + (mm[1] - at_mm[1]) ** 2
+    return np.repeat((away < radius_mm**2)[:, :, None], len(mm[2]), axis=2).astype(np.float32)

@@ -37,6 +37,7 @@ from kit.experiments.record import (
     record_cohort,
     record_experiment,
 )
+from kit.experiments.related import compare_methods, fit_method, measure_change, record_related, train_unet
 from kit.experiments.results import (
     COHORT,
     MINUTES_PER_SCAN,

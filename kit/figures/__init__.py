@@ -40,6 +40,7 @@ from kit.figures.fragments import (  # notebook 10
     weave,
     weaving_steps,
 )
+from kit.figures.related import budget_curve, change_panel, method_froc, plane_line, template_panel  # notebook 12
 from kit.figures.report import write_report
 from kit.figures.rules import CASES, count_cases, rule_bars, rule_case  # notebook 16
 from kit.figures.slices import contact_sheet, finding_crops, frame_head, show_slice, three_planes, window_of

@@ -103,7 +103,9 @@ def score(
     ----------
     source : callable or path
         From (image, mask, **options) to a probability map, such as `kit.models.Detector`, with (slice, row, column)
-        arrays at 1 mm; or a folder of maps or masks, see `find_predictions`.
+        arrays at 1 mm. One that needs more than an image has a method `for_scan` of (scan, row), whose result is
+        called: there `kit.models.FollowUps` looks up the session before. Or a folder of maps or masks, see
+        `find_predictions`.
     table : pandas.DataFrame
         Labelled rows of a manifest.
     folder : path, optional
@@ -257,7 +259,7 @@ class _Job:
 
 def _check_call(source, rows, settings, search, workers, unused):
     """Refuse what cannot work, before any work."""
-    if not (isinstance(source, str | os.PathLike) or callable(source)):
+    if not (isinstance(source, str | os.PathLike) or callable(source) or hasattr(source, "for_scan")):
         raise ValueError(f"source is {source!r}: pass a detector, a function, or a folder of maps")
     if unused:
         raise ValueError(f"a folder of maps takes no {', '.join(unused)}: options go to a detector")
@@ -320,8 +322,9 @@ def _ready(job, source, where, options, keep):
     scan = load_row(job.row)
     mask, seconds = (where or search_region)(scan, job.row), job.seconds
     if not known:
+        detector = source.for_scan(scan, job.row) if hasattr(source, "for_scan") else source
         started = time.perf_counter()
-        probability = source(scan.image, mask, **options)
+        probability = detector(scan.image, mask, **options)
         seconds, known = round(time.perf_counter() - started, 2), job.saved
         save_map(checked_probability(probability), scan, job.saved)
     return replace(job, source=known, mask=to_own_grid(mask, scan), seconds=seconds, keep_map=keep)

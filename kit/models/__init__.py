@@ -19,3 +19,21 @@ from kit.models.networks import (
     row_of,
 )
 from kit.models.patch_network import PatchNetwork, build, load_weights, save_weights, weights_metadata
+from kit.models.related import (
+    METHODS,
+    CandidateDetector,
+    ChangeDetector,
+    FollowUps,
+    Plane,
+    blob_candidates,
+    change_posterior,
+    correlate,
+    find_plane,
+    laplacian_scale_space,
+    match_intensities,
+    match_templates,
+    propose,
+    shell_template,
+    template_candidates,
+)
+from kit.models.unet import WIDTHS, UNet, UNetDetector, block_map, dice_and_cross_entropy

@@ -3,10 +3,14 @@
 from dataclasses import dataclass
 from math import log
 
+import numpy as np
+
 from kit.models.dense import probability_map
 from kit.models.networks import ModelError
 from kit.models.patch_network import build, load_weights, weights_metadata
 from kit.scans import normalise
+
+VOXEL_MM = (1.0, 1.0, 1.0)  # what networks are trained on
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,21 @@ class Detector:
         own = about.get("intensities", "scan")
         return cls(network, (float(about["mean"]), float(about["sd"])) if "mean" in about else own, shift)
 
-    def __call__(self, image, mask=None, **options):
+    def __call__(self, image, mask=None, *, spacing_mm=VOXEL_MM, **options):
         """Map a raw image, of 1 mm voxels, to a probability map, see `kit.models.probability_map`."""
+        require_voxels(spacing_mm)
         image = normalise(image, self.statistics)
         return probability_map(self.network, image, mask, shift=self.shift, **options)
+
+
+def require_voxels(spacing_mm):
+    """Refuse voxels of another size than networks are trained on, in a ModelError.
+
+    >>> require_voxels((1.0, 1.0, 1.0))
+    """
+    if not np.allclose(spacing_mm, VOXEL_MM, atol=1e-3):
+        size = " x ".join(f"{step:g}" for step in spacing_mm)
+        raise ModelError(f"voxels are {size} mm, networks see 1 mm: resample the scan, as kit.scans.load_row does")
 
 
 def prior_shift(learnt, prior):

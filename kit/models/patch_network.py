@@ -192,6 +192,11 @@ def load_weights(network, path):
     return module
 
 
+def read_weights(path):
+    """The tensors of a file that `save_weights` wrote, by name; ModelError where it is missing or damaged."""
+    return _read_file(path)[0]
+
+
 def weights_metadata(path):
     """The strings stored beside the weights: a dict with at least ``network`` when `save_weights` wrote the file."""
     return _read_file(path)[1]
