@@ -111,6 +111,6 @@ def budget_curve(ax, rows, others, rate):
     for name, other in others.iterrows():
         reach = 100 * np.abs([[other.low - other.recall], [other.high - other.recall]])
         ax.errorbar(other.minutes, 100 * other.recall, reach, fmt="s", color=COLOURS.get(name), capsize=4, label=name)
-    ax.set(ylim=(-2, 102), xlim=(0, None))
+    ax.set(ylim=(-2, 102), xlim=(0, 1.1 * max([*rows.minutes, *others.minutes])))
     ax.legend(fontsize=8, loc="upper left")
     return labelled(ax, f"Recall at {rate:g} false positives a scan", "minutes of training", "recall (%)")
