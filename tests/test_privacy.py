@@ -121,6 +121,7 @@ def test_executed_notebooks_and_their_pages_keep_no_place_whether_they_end_or_fa
         ("'one\\n{home}/x'", "'one\\n…/x'"),
         ("[PosixPath('{home}/a'), '/usr/lib/b.py']", "[PosixPath('…/a'), '…/b.py']"),
         ("../../secretuser/a.csv", "../../…/a.csv"),
+        ("<var>a</var> <b>{home}/x</b>", "<var>a</var> <b>…/x</b>"),
         ("https://example.org/usr/x and 3/tmp and ../usr", "https://example.org/usr/x and 3/tmp and ../usr"),
     ],
 )

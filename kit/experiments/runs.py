@@ -29,7 +29,9 @@ from safetensors.torch import save
 from kit.scans import nearest, replacing, write_table
 
 PROJECT = Path(__file__).resolve().parents[2]
-BEFORE = r"(^|[^\w.~/…-]|\x1b\[[\d;]*m|\\[nrt]|file://)"  # what stands before a path in a text, such as a colour's code
+BEFORE = (
+    r"(^|[^\w.~/…<-]|\x1b\[[\d;]*m|\\[nrt]|file://)"  # what stands before a path in a text, such as a colour's code
+)
 STEP = r"[^\s/'\"`<>|:;,()\[\]{}*?\\]+"  # the name of a folder or file in a text
 
 LIBRARIES = ("brain-metastasis-kit", "torch", "numpy", "scipy", "nibabel", "pandas", "safetensors")
@@ -203,7 +205,12 @@ def without_places(text):
         return text
     text = re.sub(BEFORE + re.escape(str(PROJECT)) + "/", r"\1", text)
     text = re.sub(BEFORE + re.escape(str(PROJECT)) + r"(?![\w.-])", r"\1.", text)
-    own = {Path.home(), Path.cwd(), Path(tempfile.gettempdir()), Path(sys.prefix)}
+    own = {
+        Path("~").expanduser() if "HOME" in os.environ else Path("/"),
+        Path.cwd(),
+        Path(tempfile.gettempdir()),
+        Path(sys.prefix),
+    }
     own = sorted({str(form) for path in own for form in (path, path.resolve())} - {"/"}, key=len, reverse=True)
     tops = [re.escape(f"/{name}") for name in sorted(os.listdir("/"), key=len, reverse=True)]
     for folders in ([re.escape(path) for path in own], tops):
