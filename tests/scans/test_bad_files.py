@@ -161,6 +161,16 @@ def test_links_that_lead_in_a_circle_or_nowhere_are_no_files(tmp_path):
         assert "no such file" in outcome(tmp_path / f"{name}.nii")
 
 
+@pytest.mark.parametrize("value", ["a.nii", "x" * 300 + ".nii", "a.nii/b.nii"])
+def test_a_manifests_path_that_cannot_be_followed_is_a_fault_of_its_row(value, tmp_path):
+    os.symlink(tmp_path / "b.nii", tmp_path / "a.nii")
+    os.symlink(tmp_path / "a.nii", tmp_path / "b.nii")
+    (tmp_path / "cohort.csv").write_text(f"{HEADER}\ns,p,1,{value},,train\n")
+    for options in ({"check_files": False}, {}):
+        with pytest.raises(ManifestError, match="1 problem\n  line 2, image"):
+            read_manifest(tmp_path / "cohort.csv", **options)
+
+
 @bounded
 @given(
     kind=st.sampled_from(["nifti1", "nifti2", "mgh"]),
@@ -222,6 +232,16 @@ def test_a_table_is_the_same_however_a_spreadsheet_saves_it(mark, delimiter, quo
     (tmp_path / "cohort.csv").write_bytes((mark + end.join(lines) + end).encode())
     table = read_manifest(tmp_path / "cohort.csv")
     assert table.iloc[0].tolist() == ["s-ü", "Zoë", 1, str(tmp_path.resolve() / "Zoë 漢.nii"), "", "train"]
+
+
+def test_names_alike_are_looked_for_as_often_as_they_are_shown(tmp_path, monkeypatch):
+    looked, listed = [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: looked.append(folder) or listed(folder))
+    lines = [f"s{number},p{number},1,gone{number}.nii,,train" for number in range(200)]
+    (tmp_path / "cohort.csv").write_text("\n".join([HEADER, *lines]))
+    with pytest.raises(ManifestError, match="200 problems"):
+        read_manifest(tmp_path / "cohort.csv")
+    assert len(looked) == 50
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pandas as pd
 
 from kit.scans.files import ScanError, in_threads, read_grid, read_image, read_label, read_mask, write_table
 from kit.scans.manifests.leaks import FOLLOW_UP, KNOWN, Digests, across_splits, is_phantom, same_voxels, voxel_digest
-from kit.scans.manifests.text import ManifestError, manifest_error, nearest, parse
+from kit.scans.manifests.text import SHOWN, ManifestError, manifest_error, nearest, parse
 
 SPLITS = ("train", "validation", "test", "")
 FILES = ("image", "label", "mask")
@@ -61,7 +61,8 @@ def read_manifest(path, *, data_root=None, check_files=True, check_leaks=True) -
     if not root.is_dir():
         raise ManifestError(f"{root}: no such folder; correct data_root, which the manifest's paths start from")
     problems += _table_problems(rows)
-    problems += [problem for row in rows for problem in _place_files(row, root.resolve())]
+    hints = iter(range(SHOWN))  # looking for names alike takes long in a large folder, and no more are shown
+    problems += [problem for row in rows for problem in _place_files(row, root.resolve(), hints)]
     problems += _repeated_paths(rows)
     found, digests = _file_problems(rows) if check_files else ([], Digests())
     problems += found + (list(_leaks(rows, digests)) if check_leaks else [])
@@ -196,24 +197,35 @@ def _cell_problems(row):
         yield row.problem("sha256", "must be 64 hexadecimal digits, as `sha256sum` prints them; correct or empty it")
 
 
-def _place_files(row, root):
+def _place_files(row, root, hints):
     """Put the absolute paths of a row's files into it, those that are there, and report the others."""
     for name in FILES:
         value = row.cells.get(name, "")
         if not value:
             continue
-        place = (root / value).resolve()
+        try:
+            place = (root / value).resolve()
+            is_file = place.is_file()
+        except (OSError, RuntimeError) as error:
+            yield row.problem(name, f"is no path that can be followed ({_cause(error)}); correct it")
+            continue
         if Path(value).is_absolute() or PureWindowsPath(value).anchor:
             yield row.problem(name, "is an absolute path; write it relative to the manifest, or name a data_root")
         elif not place.is_relative_to(root):
             yield row.problem(name, f"leads out of {root} to {place}; move it inside, or name a data_root around it")
-        elif place.is_file() or (is_phantom(row.cells) and not place.exists()):
+        elif is_file or (is_phantom(row.cells) and not place.exists()):
             row.files[name] = str(place)
         elif "\\" in value:
             yield row.problem(name, "no such file; write its folders with / instead of \\")
         else:
-            siblings = os.listdir(place.parent) if place.parent.is_dir() else []
-            yield row.problem(name, f"no such file in {root}{nearest(place.name, siblings)}; correct the path")
+            look = place.parent.is_dir() and next(hints, None) is not None
+            hint = nearest(place.name, os.listdir(place.parent)) if look else ""
+            yield row.problem(name, f"no such file in {root}{hint}; correct the path")
+
+
+def _cause(error):
+    """Why a path cannot be followed, without the path."""
+    return "links lead in a circle" if isinstance(error, RuntimeError) else error.strerror
 
 
 def _file_problems(rows):
