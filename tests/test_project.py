@@ -177,17 +177,14 @@ def test_modules_of_a_room_do_not_import_each_other_in_a_circle(room):
     TopologicalSorter(needs).prepare()  # CycleError names the circle
 
 
-@pytest.mark.parametrize(("package", "seconds"), [("kit", 0.1), ("kit.scans", None), ("kit.metrics", None)])
-def test_importing_is_quick_and_scans_and_metrics_do_without_torch(package, seconds):
-    code = (
-        f"import sys, time; begun = time.perf_counter(); import {package}; "
-        "print(time.perf_counter() - begun, *({'torch', 'matplotlib'} & set(sys.modules)))"
-    )
-    took, *heavy = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert not heavy
-    assert seconds is None or float(took) < seconds
+@pytest.mark.parametrize(
+    ("package", "heavy"),
+    [("kit", {"numpy"}), ("kit.scans", {"torch", "matplotlib"}), ("kit.metrics", {"torch", "matplotlib"})],
+)
+def test_importing_a_package_leaves_out_what_takes_seconds(package, heavy):
+    code = f"import sys, {package}; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not heavy & set(found.split())
 
 
 @pytest.fixture
