@@ -259,3 +259,15 @@ def test_the_final_evaluation_repeats_what_is_on_record(execute):
     assert len(both) == len(here) == 2 * len(THRESHOLDS) * len(MIN_VOLUMES_MM3)
     assert (both.tp + both.fn == both.tp_record + both.fn_record).all()
     assert ((both.fp - both.fp_record).abs() <= 2 + 0.05 * both.fp_record).all()  # float sums differ by machine
+
+
+@pytest.mark.notebooks
+@pytest.mark.xdist_group("12_related_methods")
+def test_the_related_methods_stand_beside_what_was_published_and_find_lesions_here(execute):
+    run_dir = execute("12_related_methods").run_dir
+    sources = pd.read_csv(run_dir / "table_2_1.csv").source.value_counts()
+    assert sources.to_dict() == {"published": 4, "measured": 4}
+    here = pd.read_csv(run_dir / "measured_here.csv")
+    assert (here.tp + here.fn == 7).all()
+    assert here.tp.between(2, 4).all()
+    assert (here.fp <= 10).all()
