@@ -198,7 +198,7 @@ def test_every_experiment_of_the_thesis_has_its_notebook():
 @pytest.mark.xdist_group("13_label_noise")
 def test_label_noise_is_measured_against_the_clean_truth(execute):
     run_dir = execute("13_label_noise").run_dir
-    assert len(pd.read_csv(run_dir / "sampled.csv")) == 4  # two schemes, two kinds of labels
+    assert len(pd.read_csv(run_dir / "sampled.csv")) == 6  # three schemes, two kinds of labels
     faults = pd.read_csv(run_dir / "labels" / "faults.csv").fault
     assert (faults != "none").mean() > 0.3
 
