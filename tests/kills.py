@@ -32,8 +32,7 @@ from kit.viewer import VERDICTS, VerdictBook
 CLOCK = {"history.csv": "seconds", "scans.csv": "seconds", "verdicts.csv": "marked"}  # columns that tell the time
 LONGEST_CHAIN = 8  # kills of one folder before its work is let through
 SHAPE = (8, 72, 72)
-NETWORKS["Tiny"] = Network("Tiny", (3, 15, 15), "conv3-4 mp-3-2 conv3-8", (16, 2))  # a step takes milliseconds
-EXPERIMENTS["Tiny"] = Experiment("Tiny", "balanced")
+TINY = Network("Tiny", (3, 15, 15), "conv3-4 mp-3-2 conv3-8", (16, 2))  # a step takes milliseconds
 
 
 def training(examples):
@@ -178,6 +177,7 @@ def main():
     given = parser.parse_args()
     torch.set_num_threads(1)  # threads of a parent do not live on in its children
     stop_the_clock()
+    NETWORKS["Tiny"], EXPERIMENTS["Tiny"] = TINY, Experiment("Tiny", "balanced")
     for kind in given.work:
         with tempfile.TemporaryDirectory() as root:
             print(f"{kind}: {run(kind, given.kills, random.Random(given.seed), Path(root))}", flush=True)
