@@ -1,4 +1,4 @@
-"""What each command of `python -m kit` can be told: a function a command, which gets `add_argument`."""
+"""The arguments of each command of `python -m kit`: a function a command, which gets `add_argument`."""
 
 import argparse
 import os
@@ -15,6 +15,7 @@ EXPORTS = ("maps", "lesions", "nnunet")
 
 
 def run(add):
+    """A notebook, where its executed copy goes, and parameters."""
     add("notebook", help="a path, or the name of one in notebooks/")
     add("-o", "--output", required=True, help="where the executed notebook goes")
     value = "one of its parameters, as often as needed; lists as 0.1,0.5; relative paths start from the notebook"
@@ -23,16 +24,19 @@ def run(add):
 
 
 def commit(add):
+    """How many notebooks run at a time, and how long a cell may take."""
     add("--jobs", type=_count, default=min(4, os.cpu_count() or 1), help="notebooks at a time (%(default)s)")
     add("--timeout", type=_count, default=QUICK_S, help="seconds a cell may take (%(default)s)")
 
 
 def demo(add):
+    """As `commit`, and where the pages go."""
     commit(add)
     add("--out", default="runs/demo", help="folder of the pages (%(default)s)")
 
 
 def import_(add):
+    """A collection by its word, its folder, and patterns of one's own."""
     add("name", help=f"of {', '.join(COLLECTIONS)}")
     add("folder", type=Path, help="where the collection was unpacked")
     add("--image", help="for pairs: pattern of the images, such as '{patient}_{session}_t1gd.nii.gz' (none)")
@@ -41,11 +45,13 @@ def import_(add):
 
 
 def check(add):
+    """One or several manifests."""
     add("manifests", nargs="+", type=Path, metavar="MANIFEST", help="one or several")
     add("--data-root", type=Path, help="folder that their paths start from (each manifest's own)")
 
 
 def split(add):
+    """A manifest, and shares of its patients or a number of folds."""
     add("manifest", type=Path, help="table of the scans and their labels")
     add("--test", type=_part, default=0.2, help="share of the patients (%(default)s)")
     add("--validation", type=_part, default=0.15, help="share of the patients (%(default)s)")
@@ -56,6 +62,7 @@ def split(add):
 
 
 def register(add):
+    """A manifest with several sessions, and where the records go."""
     add("manifest", type=Path, help="table of the scans and their labels")
     add("-o", "--output", type=Path, required=True, help="folder of the records, pairs.csv and missing_lesions.csv")
     add("--jobs", type=_count, default=1, help="processes that register (%(default)s)")
@@ -64,10 +71,12 @@ def register(add):
 
 
 def phantom(add):
+    """A manifest with synthetic scans."""
     add("manifest", type=Path, help="such as data_manifest.csv")
 
 
 def record(add):
+    """Experiments, the size of their trainings, and the cohort."""
     add("--experiments", nargs="+", default=list(EXPERIMENTS), metavar="NAME",
         help=f"of {', '.join(EXPERIMENTS)} (all); what differs may follow: D+{', D+'.join(VARIANTS)}")  # fmt: skip
     add("--labels", default="clean", choices=FAULTS, help="faults of the training labels (%(default)s)")
@@ -89,6 +98,7 @@ def record(add):
 
 
 def related(add):
+    """A cohort, and trained networks to compare with."""
     pair = {"nargs": 2, "action": "append", "default": []}
     add("manifest", type=Path, help="of a cohort with training, validation and test scans")
     add("--network", **pair, metavar=("NAME", "WEIGHTS"), help="a trained network (none)")
@@ -104,6 +114,7 @@ def related(add):
 
 
 def score(add):
+    """A folder of maps or masks, a manifest, and the rule of matching."""
     add("predictions", type=Path, help="folder with one map a scan")
     add("manifest", type=Path, help="table of the scans and their labels")
     add("-o", "--output", type=Path, help="new folder for tables and report.html (runs/scores/NAME)")
@@ -117,6 +128,7 @@ def score(add):
 
 
 def export(add):
+    """What is written, of which scans, and where."""
     add("what", choices=EXPORTS, help="maps and masks with a list of findings; lesions: a list; nnunet: a dataset")
     add("manifest", type=Path, help="table of the scans")
     add("out", type=Path, help="new folder; for lesions a CSV file; for nnunet named such as Dataset101_Metastases")

@@ -9,7 +9,7 @@ import torch
 from kit.experiments.runs import RunError, check_choices, check_device, open_run
 from kit.experiments.steps import choose_device
 from kit.experiments.training import EXAMPLES, PRECISIONS, train
-from kit.models import Detector, build, load_weights, weights_metadata
+from kit.models import Detector, build, weights_metadata
 from kit.samplers import AUGMENTATIONS, INTENSITIES, SCHEMES, describe, draw, prepare, scheme_of
 from kit.scans import SEARCHES, select
 
@@ -136,25 +136,15 @@ def run_experiment(
     check_common(profile, options.get("device", "auto"))
     if options.get("dtype", "auto") == "auto":
         options["dtype"] = best_dtype(options.get("device", "auto"))
-    words = {"intensities": (intensities, INTENSITIES), "examples": (examples, EXAMPLES)}
-    words |= {
-        "search": (search, SEARCHES),
-        "augment": (augment, AUGMENTATIONS),
-        "dtype": (options["dtype"], PRECISIONS),
-    }
-    check_choices(experiment=(name, EXPERIMENTS), **words)
-    experiment = EXPERIMENTS[name]
-    scheme = scheme or experiment.scheme
-    check_choices(scheme=(scheme, SCHEMES))
-    network, own, start = _start(experiment.network, weights, intensities, seed)
-    size = run_size(experiment, profile, own | options, examples=examples)
+    scheme = scheme or getattr(EXPERIMENTS.get(name), "scheme", "")
     words = {"examples": examples, "scheme": scheme, "augment": augment, "intensities": intensities, "search": search}
+    _check_words(name, dtype=options["dtype"], **words)
+    experiment = EXPERIMENTS[name]
+    network, own, start, known = _start(experiment.network, weights, intensities, seed)
+    size = run_size(experiment, profile, own | options, examples=examples)
     run = open_run(folder, {"experiment": name, **words, **start, "seed": seed, **_decisive(size, examples)})
-    cache = cache_dir or run.folder.parent / "cache"
-    reading = {"intensities": intensities, "search": search, "workers": workers}
-    reading["progress"] = options.get("progress", True)
-    known = Detector.load(experiment.network, weights).statistics if weights else intensities
-    known = {} if isinstance(known, str) else {"statistics": known}
+    cache, progress = cache_dir or run.folder.parent / "cache", options.get("progress", True)
+    reading = {"intensities": intensities, "search": search, "workers": workers, "progress": progress}
     cohort = prepare(select(table, "train"), cache, **known, **reading)
     validation = prepare(select(table, "validation"), cache, statistics=cohort.statistics, **reading)
     about = {"experiment": name, **words, **start, **_priors(cohort, scheme), **_as_metadata(cohort.statistics)}
@@ -163,17 +153,26 @@ def run_experiment(
     return network, cohort.statistics, history
 
 
+def _check_words(name, **words):
+    """Refuse an unknown experiment, and every word that is not among its choices, all at once."""
+    choices = {"examples": EXAMPLES, "scheme": SCHEMES, "augment": AUGMENTATIONS, "intensities": INTENSITIES}
+    choices |= {"search": SEARCHES, "dtype": PRECISIONS}
+    if name not in EXPERIMENTS:
+        del words["scheme"]  # the experiment's own is not known
+    check_choices(experiment=(name, EXPERIMENTS), **{word: (value, choices[word]) for word, value in words.items()})
+
+
 def _start(network, weights, intensities, seed):
-    """A network to begin with, options that go with it, and what is written down of its weights."""
-    module = build(network, seed=seed)
+    """A network to begin with, options that go with it, what is written down of it, and how scans are normalised."""
     if not weights:
-        return module, {}, {}
-    load_weights(module, weights)
+        return build(network, seed=seed), {}, {}, {}
+    detector = Detector.load(network, weights)
     learnt = weights_metadata(weights).get("intensities", "scan")
     if learnt != intensities:
         raise RunError(f"{weights}: learnt from scans normalised by {learnt!r}; give intensities={learnt!r}")
     start = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:16]
-    return module, {"learning_rate": FINE_TUNING_RATE}, {"start": start}
+    known = {} if isinstance(detector.statistics, str) else {"statistics": detector.statistics}
+    return detector.network, {"learning_rate": FINE_TUNING_RATE}, {"start": start}, known
 
 
 def check_common(profile, device):

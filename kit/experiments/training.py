@@ -294,8 +294,8 @@ def _check_words(**words):
 
 def _fingerprint(cohort):
     """Short name of the scans, their voxels and their normalisation: a run is not resumed on others."""
-    told = [(scan.scan_id, scan.voxels, len(scan.lesion), len(scan.healthy), scan.mean) for scan in cohort.scans]
-    return hashlib.sha256(repr((told, cohort.statistics)).encode()).hexdigest()[:16]
+    facts = [(scan.scan_id, scan.voxels, len(scan.lesion), len(scan.healthy), scan.mean) for scan in cohort.scans]
+    return hashlib.sha256(repr((facts, cohort.statistics)).encode()).hexdigest()[:16]
 
 
 def _save(run, settings, network, optimizer, state, best, metadata):

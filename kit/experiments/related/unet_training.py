@@ -81,8 +81,12 @@ def train_unet(
     """
     device = choose_device(device)
     given = {"network": UNet.name, "minutes": minutes, "side": side, "pairs": pairs, "seed": seed}
-    given |= {"widths": widths}
-    given |= {"learning_rate": learning_rate, "weight_decay": weight_decay, "intensities": intensities}
+    given |= {
+        "widths": widths,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "intensities": intensities,
+    }
     run = open_run(folder, given)
     if (run.folder / "history.csv").is_file():
         return _read_back(run)
@@ -102,20 +106,20 @@ def train_unet(
             bar.update(round(60 * minutes * share) - bar.n)
             steps += 1
             while len(history) < len(SHARES) and share >= SHARES[len(history)]:
-                at = SHARES[len(history)]
-                row = {
-                    "share": at,
-                    "minutes": at * minutes,
-                    "steps": steps,
-                    "train_loss": float(np.mean(losses or [0])),
-                }
-                history.append(row)
-                run.save_table("history", pd.DataFrame(history))
-                for name in (f"weights_{round(100 * at)}", "weights"):
-                    save_weights(network, run.folder / f"{name}.safetensors", about | {"minutes": f"{at * minutes:g}"})
+                size = {"minutes": SHARES[len(history)] * minutes, "steps": steps}
+                history.append({"share": SHARES[len(history)], **size, "train_loss": float(np.mean(losses or [0]))})
+                _write(run, network, history, about)
                 losses = []
             if share >= 1:
                 return network, pd.DataFrame(history)
+
+
+def _write(run, network, history, about):
+    """The history so far, and the weights after the last share of the time."""
+    run.save_table("history", pd.DataFrame(history))
+    about = about | {"minutes": f"{history[-1]['minutes']:g}"}
+    for name in (f"weights_{round(100 * history[-1]['share'])}", "weights"):
+        save_weights(network, run.folder / f"{name}.safetensors", about)
 
 
 def _read_back(run):

@@ -232,6 +232,7 @@ def mni_axes(shape, cut=(slice(None),) * 3, voxels=None):
 
 
 def stacked(volumes):
+    """Volumes of one shape, (slice, row, column) each, as one float32 tensor (channel, slice, row, column)."""
     return torch.from_numpy(np.stack(volumes).astype(np.float32, copy=False))
 
 

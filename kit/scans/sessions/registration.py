@@ -121,6 +121,7 @@ def register(fixed: Scan, moving: Scan, *, mask=None, seed=2015) -> Registration
 
 
 def simpleitk():
+    """The module SimpleITK; ScanError with what to install where it is missing."""
     try:
         import SimpleITK  # an optional extra, and heavy
     except ImportError as error:
