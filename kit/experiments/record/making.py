@@ -57,7 +57,7 @@ VARIANTS = {  # of an experiment: what `+word` after its name changes
 }
 ABOVE = 0.1  # whole scans are mapped around what exceeds it
 CHANCE_AT = (0.3, 0.5, 0.7, 0.9, 0.99)  # thresholds of the chance control
-ODDS = 1 / (1 + np.exp(-np.arange(-2, 9.1, 0.25)))  # thresholds of points.csv, evenly spaced in the logit
+ODDS = 1 / (1 + np.exp(-np.arange(0, 12.05, 0.1)))  # thresholds of points.csv, evenly spaced in the logit
 SCORED = ["scan_id", "patient_id", "threshold", "min_volume_mm3", "tp", "fn", "fp", "dice", "dice_healthy", "slices"]
 RATES = (8, 4, 2, 1)  # false positives a scan at which lesions.csv has a row of each lesion, beside fixed thresholds
 FATES = [
@@ -160,7 +160,7 @@ def gather(runs, out):
         order = whole.experiment.map(lambda name: (places.get(name.partition("+")[0], len(places)), "+" in name))
         whole = whole.assign(order=order).sort_values(["labels", "order", "experiment", "seed"], kind="stable")
         whole = whole.drop(columns="order")
-        write_table(whole.round(5), out / f"{file}.csv")
+        write_table(whole.round(8 if file == "points" else 5), out / f"{file}.csv")  # thresholds crowd near 1
 
 
 def record_cohort(folder, patients, seed):
