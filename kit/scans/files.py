@@ -226,7 +226,8 @@ def _open(path):
     if not Path(path).is_file():
         raise ScanError(f"{path}: no such file; correct the path or bring the file there")
     try:
-        image = nib.load(path)
+        with np.errstate(all="ignore"):  # numbers of a damaged header overflow, and are refused by what comes of them
+            image = nib.load(path)
     except Exception as error:  # readers of damaged headers raise errors of many kinds
         raise ScanError(
             f"{path}: not a readable image ({_reason(error, path)}); give a whole, undamaged NIfTI file"
@@ -240,8 +241,9 @@ def _grid(image, path):
     """The file's grid, refused where no permutation of axes can bring it to (slice, row, column)."""
     _require_one_volume(image.shape, image.get_data_dtype(), path)
     _require_voxel_size(image, path)
-    affine = np.asarray(image.affine, float)
-    sizes = spacing(affine)
+    with np.errstate(all="ignore"):
+        affine = np.asarray(image.affine, float)
+        sizes = spacing(affine)
     if not (np.isfinite(affine).all() and SPACING_MM[0] <= min(sizes) and max(sizes) <= SPACING_MM[1]):
         raise ScanError(
             f"{path}: voxel size is {_numbers(sizes)} mm, outside {SPACING_MM[0]:g} to {SPACING_MM[1]:g} mm; "
@@ -308,7 +310,8 @@ def _voxels(image, path):
     try:
         if Path(path).suffix in (".gz", ".mgz") and hasattr(type(image), "from_bytes"):
             image = type(image).from_bytes(_unpacked(path, image))
-        voxels = np.asanyarray(image.dataobj)
+        with np.errstate(all="ignore"):  # of a scale factor beyond what the type can hold
+            voxels = np.asanyarray(image.dataobj)
     except Exception as error:  # zlib, gzip, mmap and nibabel each have their own
         raise ScanError(
             f"{path}: voxels cannot be read ({_reason(error, path)}); the file is truncated or damaged: copy it again"
@@ -347,8 +350,11 @@ def _on_grid(path, grid):
 def _label_values(voxels, path):
     """The values other than 0 that a label holds, as ints."""
     found = np.unique(voxels[voxels != 0])
-    if not (np.isfinite(found).all() and np.allclose(found, np.round(found), rtol=0, atol=1e-3)):
-        raise ScanError(f"{path}: label values {_numbers(found)} are not whole numbers; save it as integer codes")
+    whole = np.isfinite(found).all() and np.allclose(found, np.round(found), rtol=0, atol=1e-3)
+    if not (whole and np.abs(found).max(initial=0) < 1 << 31):
+        raise ScanError(
+            f"{path}: label values {_numbers(found)} are not whole numbers below 2^31; save it as integer codes"
+        )
     return np.round(found).astype(int)
 
 

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import example as hypothesis_example
 from hypothesis import strategies as st
 
 from kit.scans import ManifestError, Scan, ScanError, load_scan, read_manifest, select
@@ -60,12 +61,12 @@ def example(kind="nifti1", shape=(12, 10, 8)):
     return image.to_bytes()
 
 
-def outcome(path):
+def outcome(path, label=None):
     """A scan, or the message that refuses the file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of an unknown orientation
         try:
-            scan = load_scan(path)
+            scan = load_scan(path, label, lesion_codes="5;7")
         except ScanError as error:
             return str(error)
     assert np.isfinite(scan.image).all()
@@ -177,6 +178,8 @@ def test_a_manifests_path_that_cannot_be_followed_is_a_fault_of_its_row(value, t
     changes=st.lists(st.tuples(st.integers(0, 543), st.integers(0, 255)), min_size=1, max_size=6),
     packed=st.booleans(),
 )
+@hypothesis_example(kind="nifti2", changes=[(407, 95)], packed=False)  # a voxel size of 1e150 mm
+@hypothesis_example(kind="nifti2", changes=[(12, 64), (14, 64)], packed=False)  # voxels of 1e-300 to 1e300
 def test_any_bytes_in_a_header_are_refused_or_load(kind, changes, packed, tmp_path):
     raw = bytearray(example(kind))
     for place, value in changes:
@@ -185,6 +188,9 @@ def test_any_bytes_in_a_header_are_refused_or_load(kind, changes, packed, tmp_pa
     path = tmp_path / f"scan.{ending}"
     path.write_bytes(gzip.compress(bytes(raw), 1) if packed else bytes(raw))
     outcome(path)
+    (tmp_path / "whole.nii").write_bytes(example())
+    outcome(tmp_path / "whole.nii", label=path)
+    outcome(path, label=path)
 
 
 @bounded
