@@ -20,7 +20,6 @@ from kit.experiments.recipes import (
     EXPERIMENTS,
     PROFILES,
     Experiment,
-    best_dtype,
     check_common,
     first_epoch,
     run_experiment,

@@ -4,12 +4,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from kit.experiments.runs import RunError, check_choices, check_device, open_run
 from kit.experiments.steps import choose_device
 from kit.experiments.training import EXAMPLES, PRECISIONS, train
-from kit.models import Detector, build, weights_metadata
+from kit.models import Detector, best_dtype, build, weights_metadata
 from kit.samplers import AUGMENTATIONS, INTENSITIES, SCHEMES, describe, draw, prepare, scheme_of
 from kit.scans import SEARCHES, select
 
@@ -135,7 +133,7 @@ def run_experiment(
     """
     check_common(profile, options.get("device", "auto"))
     if options.get("dtype", "auto") == "auto":
-        options["dtype"] = best_dtype(options.get("device", "auto"))
+        options["dtype"] = best_dtype(choose_device(options.get("device", "auto")))
     scheme = scheme or getattr(EXPERIMENTS.get(name), "scheme", "")
     words = {"examples": examples, "scheme": scheme, "augment": augment, "intensities": intensities, "search": search}
     _check_words(name, dtype=options["dtype"], **words)
@@ -179,18 +177,6 @@ def check_common(profile, device):
     """Refuse a profile or a device that is not there, for a notebook that is stepped through: RunError."""
     check_choices(profile=(profile, PROFILES))
     check_device(device)
-
-
-def best_dtype(device="auto"):
-    """The precision to train in on a device: "bfloat16" where its hardware computes in it, else "float32".
-
-    A CPU does with AMX or AVX-512 BF16; without, torch imitates bfloat16 at a tenth of the speed.
-    """
-    device = choose_device(device)
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    can = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # torch 2.4 does not say
-    return "bfloat16" if can.get("amx_bf16") or can.get("avx512_bf16") else "float32"
 
 
 def run_size(experiment, profile, options=(), *, examples="segments"):

@@ -1,7 +1,7 @@
 """The thesis' networks, their exact whole-scan form, and detectors made of them."""
 
 from kit.models.blobs import find_blobs, look_alikes
-from kit.models.dense import CHUNK, probability_map
+from kit.models.dense import CHUNK, best_dtype, probability_map
 from kit.models.detector import Detector, prior_shift
 from kit.models.fragments import Fragments, lattice_step
 from kit.models.networks import (

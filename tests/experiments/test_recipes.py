@@ -16,7 +16,6 @@ from kit.experiments import (
     Experiment,
     RunError,
     before_and_after,
-    best_dtype,
     evaluate_sampled,
     first_epoch,
     published_row,
@@ -90,19 +89,6 @@ def test_an_experiment_whose_scheme_or_network_is_unknown_is_refused_before_any_
     with pytest.raises(ModelError, match="no network 'Z'"):
         run_experiment("odd", None, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("can", "dtype"),
-    [
-        ({"amx_bf16": True}, "bfloat16"),
-        ({"avx512_bf16": True}, "bfloat16"),
-        ({"avx2": True, "amx_bf16": False}, "float32"),
-    ],
-)
-def test_a_cpu_trains_in_bfloat16_where_it_computes_in_it(monkeypatch, can, dtype):
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: can, raising=False)
-    assert best_dtype("cpu") == dtype
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch import nn
 
-from kit.models import NETWORKS, Beside, ModelError, Network, build, dense, probability_map
+from kit.models import NETWORKS, Beside, ModelError, Network, best_dtype, build, dense, probability_map
 
 TINY = Network("tiny", (3, 11, 11), "conv3-6 mp-3-2 conv2-6 mp-2-2 conv3-5", (8, 2))
 TOKENS = ["conv1-3", "conv2-4", "conv3-4", "conv5-3", "mp-2-1", "mp-2-2", "mp-3-2", "mp-3-3", "mp-2-3"]
@@ -349,8 +349,10 @@ def test_parts_of_a_mask_that_lie_far_apart_are_mapped_one_by_one_to_the_same_va
     np.testing.assert_allclose(found, probability_map(network, image, mask, device="cpu"), rtol=0, atol=5e-6)
 
 
+@pytest.mark.parametrize(("look", "slack"), [("float32", 1e-4), ("bfloat16", 0.02)])
 @pytest.mark.parametrize("name", [TINY, "A"])
-def test_of_a_map_above_a_value_each_component_is_exact_and_whole_or_missing(name):
+def test_of_a_map_above_a_value_each_component_is_exact_and_whole_or_missing(name, look, slack, monkeypatch):
+    monkeypatch.setattr(dense, "best_dtype", lambda device: look)
     image = ndimage.gaussian_filter(scan((10, 60, 70)), (1, 2, 2)) * 5
     network = lively(name, image)
     whole = probability_map(network, image)
@@ -365,7 +367,7 @@ def test_of_a_map_above_a_value_each_component_is_exact_and_whole_or_missing(nam
     looked_at = np.zeros(image.shape, bool)
     for start, (row, column) in enumerate([(0, 0), (2, 2), (0, 2), (2, 0)]):  # in every fourth slice each
         looked_at[start::4, row::4, column::4] = True
-    assert set(np.unique(parts[looked_at])) - {0} <= set(kept)
+    assert set(np.unique(parts[looked_at & (whole > above + slack)])) - {0} <= set(kept)
     assert 3 < len(kept) < count
 
 
@@ -379,3 +381,16 @@ def test_parts_near_each_other_share_a_box_and_nothing_is_lost():
     parts = dense._parts(mask, border=10)
     assert [part.sum() for part in parts] == [27, 40]
     assert (sum(part.astype(int) for part in parts) == mask).all()
+
+
+@pytest.mark.parametrize(
+    ("can", "dtype"),
+    [
+        ({"amx_bf16": True}, "bfloat16"),
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"avx2": True, "amx_bf16": False}, "float32"),
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_where_its_hardware_does(monkeypatch, can, dtype):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: can, raising=False)
+    assert best_dtype("cpu") == dtype
