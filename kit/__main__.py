@@ -192,6 +192,7 @@ def record(given):
         name: getattr(given, name) for name in ("labels", "device", "dtype", "seed", "examples", "scheme", "search")
     }
     size = {name: getattr(given, name) for name in ("budget", "epochs", "validation_patches", "scans")}
+    size["workers"] = given.jobs
     table = record_cohort(given.runs / "cohort", given.patients, given.cohort_seed)
     for name in given.experiments:
         print(record_experiment(name, table, given.runs, **options, **size).to_string(), flush=True)

@@ -91,6 +91,7 @@ def record(add):
     add("--dtype", default="float32", choices=["float32", "bfloat16"], help="of training (%(default)s)")
     add("--device", default="auto", help="auto, cpu or cuda; auto takes a GPU where there is one (%(default)s)")
     add("--threads", type=_count, help="of the CPU (torch's choice)")
+    add("--jobs", type=_count, default=1, help="processes that prepare scans (%(default)s)")
     add("--seed", type=int, default=2015, help="of weights, draws and faults (%(default)s)")
     add("--scans", type=_count, help="whole test scans that are mapped (all)")
     add("--runs", type=Path, default=ROOT / "runs" / "record", help="working folder (runs/record of the repository)")
