@@ -63,6 +63,40 @@ def test_a_run_leaves_what_the_record_is_read_from(table, first, runs, tmp_path)
         assert np.abs(shown.maps["A"][at][there] - load_map(folder / "map.nii.gz", scan)[place]).max() < 0.003
 
 
+def test_a_record_is_made_in_parts_and_what_was_there_is_kept(table, runs, tmp_path):
+    out, later = tmp_path / "results", tmp_path / "later"
+    gather(runs, out)
+    cut_slices(runs, table, out)
+    before = read_record(out), read_slices(out)
+    record_experiment("B", table, later, **SIZE)
+    gather(later, out)
+    cut_slices(later, table, out)
+    both, shown = read_record(out), read_slices(out)
+    assert both.runs.experiment.tolist() == ["A", "B"]
+    for name in ("runs", "histories", "sweeps", "points", "lesions", "sampled", "borders"):
+        old, new = getattr(before[0].of("A"), name), getattr(both.of("A"), name)
+        pd.testing.assert_frame_equal(old.reset_index(drop=True), new.reset_index(drop=True), check_dtype=False)
+    assert list(shown.maps) == ["A", "B"]
+    pd.testing.assert_frame_equal(shown.table, before[1].table)
+    np.testing.assert_array_equal(shown.maps["A"], before[1].maps["A"])
+    np.testing.assert_array_equal(shown.labels, before[1].labels)
+    assert shown.maps["B"].any()
+
+
+def test_runs_on_other_test_scans_are_not_put_together(runs, tmp_path):
+    gather(runs, tmp_path / "results")
+    kept = (tmp_path / "results" / "sampled.csv").read_bytes()
+    shutil.move(runs / "A-clean-2015", runs / "B-clean-2015")
+    for path in (runs / "B-clean-2015").glob("*.csv"):
+        part = pd.read_csv(path)
+        if "experiment" in part:
+            part["experiment"] = "B"
+            part.assign(**({"tp": part.tp + 1} if path.stem == "sampled" else {})).to_csv(path, index=False)
+    with pytest.raises(RunError, match="holds runs on other test scans"):
+        gather(runs, tmp_path / "results")
+    assert (tmp_path / "results" / "sampled.csv").read_bytes() == kept
+
+
 def test_slices_show_lesions_all_some_and_none_find_each_of_another_scan():
     rows = [("s", 1, 9, "AD"), ("t", 1, 3, "AD"), ("s", 2, 4, "A"), ("u", 1, 5, "D"), ("v", 1, 2, ""), ("u", 2, 7, "")]
     fates = [{"scan_id": scan, "component": one, "diameter_mm": mm, "found": name in by, "experiment": name}

@@ -8,7 +8,8 @@ partitions of them (Table 5.5) in full. Seven tables are written: runs.csv (a ro
 time), histories.csv, sweeps.csv, points.csv and lesions.csv (whole scans), sampled.csv (partitions, with what a map
 finds by chance), borders.csv (`kit.metrics.border_profile`). `kit.experiments.read_record` reads them. At the end some
 slices are written with all maps (`kit.experiments.cut_slices`).
-A run that was stopped goes on where it was when the same command is given again.
+A run that was stopped goes on where it was when the same command is given again. Runs that the tables have already are
+kept when further ones are made elsewhere.
 """
 
 import subprocess
@@ -150,17 +151,34 @@ def experiment_of(name, **words):
 
 
 def gather(runs, out):
-    """Put the tables of all finished runs of a folder together, and write them to another."""
-    out = Path(out)
+    """Put the tables of all finished runs of a folder together, and write them to another.
+
+    Runs that `out` has and `runs` lacks are kept, so that a record can be made in parts and on several machines.
+    RunError if they were evaluated on other test scans.
+    """
+    out, done = Path(out), sorted(path.parent for path in Path(runs).glob("*/borders.csv"))
+    tables = {file: _gathered([folder / f"{file}.csv" for folder in done], out / f"{file}.csv") for file in TABLES}
+    scans = tables["sampled"]
+    if ((scans.tp + scans.fn).groupby(scans.scan_id).nunique() > 1).any():
+        raise RunError(
+            f"{out}: holds runs on other test scans than those in {runs}; name another folder for the tables"
+        )
     out.mkdir(parents=True, exist_ok=True)
-    done = sorted(path.parent for path in Path(runs).glob("*/borders.csv"))
+    for file, table in tables.items():
+        write_table(table.round(8 if file == "points" else 5), out / f"{file}.csv")  # thresholds crowd near 1
+
+
+def _gathered(paths, before):
+    """Tables of runs in one, with the runs that only an earlier table has; ordered as experiments are."""
+    whole = pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
+    if before.is_file():
+        old = pd.read_csv(before)
+        keys, known = (pd.MultiIndex.from_frame(rows[["experiment", "labels", "seed"]]) for rows in (old, whole))
+        whole = pd.concat([old[~keys.isin(known)], whole], ignore_index=True)
     places = {name: at for at, name in enumerate(EXPERIMENTS)}  # those unknown here come last
-    for file in TABLES:
-        whole = pd.concat([pd.read_csv(folder / f"{file}.csv") for folder in done], ignore_index=True)
-        order = whole.experiment.map(lambda name: (places.get(name.partition("+")[0], len(places)), "+" in name))
-        whole = whole.assign(order=order).sort_values(["labels", "order", "experiment", "seed"], kind="stable")
-        whole = whole.drop(columns="order")
-        write_table(whole.round(8 if file == "points" else 5), out / f"{file}.csv")  # thresholds crowd near 1
+    order = whole.experiment.map(lambda name: (places.get(name.partition("+")[0], len(places)), "+" in name))
+    whole = whole.assign(order=order).sort_values(["labels", "order", "experiment", "seed"], kind="stable")
+    return whole.drop(columns="order")
 
 
 def record_cohort(folder, patients, seed):

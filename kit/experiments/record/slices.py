@@ -36,7 +36,8 @@ def cut_slices(runs, table, out, *, labels="clean", seed=2015, scans=None):
 
     Shown are, each from another patient where there are enough: the largest lesion that all networks find, the smallest
     such lesion, the lesion on which networks disagree most, the largest lesion that none finds, and the two places off
-    lesions that most networks light.
+    lesions that most networks light. Where `out` has slices with networks that `runs` lacks, those slices and their
+    maps are kept, and the maps of `runs` are added or put in their place.
 
     Parameters
     ----------
@@ -52,6 +53,9 @@ def cut_slices(runs, table, out, *, labels="clean", seed=2015, scans=None):
     """
     done = _finished(runs, labels, seed)
     test = table[table.split == "test"].head(scans or len(table)).set_index("scan_id", drop=False)
+    if (Path(out) / "slices.npz").is_file() and read_slices(out).maps.keys() - done.keys():
+        _add(read_slices(out), test, done, Path(out))
+        return
     fates = pd.concat([pd.read_csv(folder / "lesions.csv").assign(experiment=name) for name, folder in done.items()])
     fates = fates[(fates.fp_per_scan == FOUND_AT) & fates.scan_id.isin(test.scan_id)]
     chosen = _lesions_to_show(fates, len(done))
@@ -61,8 +65,7 @@ def cut_slices(runs, table, out, *, labels="clean", seed=2015, scans=None):
             for (scan, _, what), (place, step, *_) in zip(chosen, parts, strict=True)]  # fmt: skip
     images, marks, maps = (_stack([part[k] for part in parts]) for k in (2, 3, 4))
     Path(out).mkdir(parents=True, exist_ok=True)
-    with replacing(Path(out) / "slices.npz") as part, part.open("wb") as file:
-        np.savez_compressed(file, experiments=np.array(list(done)), images=images, labels=marks, maps=maps)
+    _write(Path(out), list(done), images, marks, maps)
     write_table(pd.DataFrame(rows), Path(out) / "slices.csv")
 
 
@@ -74,6 +77,21 @@ def read_slices(folder):
     with np.load(folder / "slices.npz") as file:
         maps = {str(name): file["maps"][:, at] / np.float32(STEPS) for at, name in enumerate(file["experiments"])}
         return Slices(pd.read_csv(folder / "slices.csv"), file["images"] / np.float32(STEPS), file["labels"] > 0, maps)
+
+
+def _write(out, names, images, marks, maps):
+    with replacing(out / "slices.npz") as part, part.open("wb") as file:
+        np.savez_compressed(file, experiments=np.array(names), images=images, labels=marks, maps=maps)
+
+
+def _add(old, test, done, out):
+    """Write slices that were chosen before with the maps of further networks."""
+    rows = old.table.to_dict("records")
+    parts = [_cut(test.loc[row["scan_id"]].to_dict(), (int(row["slice"]),), done) for row in rows]
+    images, marks, maps = (_stack([part[k] for part in parts]) for k in (2, 3, 4))
+    every = {name: np.round(STEPS * old.maps[name]).astype(np.uint8) for name in old.maps}
+    every |= {name: maps[:, at] for at, name in enumerate(done)}
+    _write(out, list(every), images, marks, np.stack(list(every.values()), axis=1))
 
 
 def _finished(runs, labels, seed):
