@@ -53,6 +53,7 @@ from kit.experiments.results import (
     format_whole_scans,
     found_by,
     operating_table,
+    outline_changes,
     published_row,
     published_sampled,
     published_whole_scans,

@@ -24,6 +24,7 @@ from kit.metrics.rates import (
     RATES,
     compare,
     correct,
+    crossing_p,
     intervals,
     patient_weights,
     quantiles,

@@ -14,6 +14,7 @@ from kit.experiments import (
     format_scores,
     found_by,
     operating_table,
+    outline_changes,
     published_row,
     published_sampled,
     read_record,
@@ -188,6 +189,28 @@ def test_each_lesion_is_found_by_a_share_of_the_trainings(twice):
     shares = found_by(twice)
     assert shares.columns.tolist() == ["volume_mm3", "diameter_mm", "size_mm", "A", "B"]
     assert shares[["diameter_mm", "A", "B"]].values.tolist() == [[4, 0, 1], [6, 0.5, 1]]
+
+
+def test_outlines_are_compared_on_the_lesions_that_both_find(twice):
+    rng, rows = np.random.default_rng(1), []
+    for number in range(40):
+        for name, seed, gain in (("A", 7, 0), ("A", 8, 0.02), ("B", 7, 0.2)):
+            rows.append({"experiment": name, "seed": seed, "patient_id": f"p{number // 4}", "component": number % 4,
+                         "found": (number + seed) % 5 > 0, "dice": rng.uniform(0.4, 0.6) + gain})  # fmt: skip
+    lesions = pd.DataFrame(rows).assign(labels="clean", scan_id=lambda rows: rows.patient_id, fp_per_scan=8)
+    record = Record(**{**vars(twice), "lesions": lesions})
+    table = outline_changes(record, [("A", "B"), ("A", "C")], (8, 2))
+    assert table.index.tolist() == [("A → B", 8)]
+    row = table.loc["A → B", 8]
+    found = lesions[lesions.found].pivot_table(index=["patient_id", "component"], columns="experiment", values="dice")
+    both = found.dropna()  # the slow twin: a draw of patients at a time
+    means = both.groupby("patient_id").apply(lambda part: (part.B - part.A).to_numpy())
+    drawn = [np.concatenate([means.iloc[k] for k in rng.integers(0, 10, 10)]).mean() for _ in range(2000)]
+    assert (row.lesions, row.patients) == (len(both), 10)
+    assert row.difference == pytest.approx((both.B - both.A).mean())
+    assert [row.low, row.high] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.01)
+    assert row.p == row.corrected < 0.01
+    assert outline_changes(record, [("A", "C")]).empty
 
 
 def test_without_a_record_there_are_no_changes():

@@ -16,6 +16,7 @@ from kit.experiments.results.recorded import (
     format_recall,
     found_by,
     operating_table,
+    outline_changes,
     read_record,
     record_table,
     whole_scan_changes,

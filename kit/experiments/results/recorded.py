@@ -8,7 +8,16 @@ import pandas as pd
 from kit.experiments.results.published import SCORES, published_sampled
 from kit.experiments.results.sampled import score_row, sweep_at
 from kit.experiments.runs import RunError
-from kit.metrics import compare, compare_froc, correct, froc_average, with_interval
+from kit.metrics import (
+    compare,
+    compare_froc,
+    correct,
+    crossing_p,
+    froc_average,
+    patient_weights,
+    quantiles,
+    with_interval,
+)
 
 RATES = (8, 4, 2, 1)  # false positives a scan at which recall is compared
 
@@ -229,3 +238,50 @@ def found_by(record, rate=8, labels="clean"):
     shares = at.assign(found=at.found.astype(float)).pivot_table(columns="experiment", index=lesion, values="found")
     known = at.groupby(lesion)[["volume_mm3", "diameter_mm", "size_mm"]].first()
     return known.join(shares[[name for name in record.names(labels) if name in shares]])
+
+
+def outline_changes(record, pairs, rates=(8, 2), *, draws=2000, seed=0):
+    """What going from one recorded experiment to another changed of the outlines of the lesions that both find.
+
+    A lesion's Dice is its mean over the trainings that find it; patients are drawn, as in `kit.metrics.intervals`.
+
+    Parameters
+    ----------
+    record, pairs
+        As for `whole_scan_changes`.
+    rates : sequence of float
+        Of `RATES`: false positives a scan.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by change ("A → B") and false positives a scan: lesions and patients (that both find), a and b (mean
+        Dice), difference (b - a), its limits low and high, p (two-sided, of the same draws) and `corrected` (Holm).
+    """
+    rows = {}
+    for before, after in dict.fromkeys(pairs):
+        for rate in rates:
+            sides = [_outlines(record.of(name).lesions, rate) for name in (before, after)]
+            both = pd.concat(sides, axis=1, keys=["a", "b"], join="inner")
+            if len(both):
+                rows[f"{before} → {after}", rate] = _compare_outlines(both, draws, seed)
+    names = ["change", "false positives a scan"]
+    if not rows:
+        return pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=names))
+    found = pd.DataFrame(rows).T.rename_axis(names).astype({"lesions": int, "patients": int})
+    return found.assign(corrected=correct(found.p))
+
+
+def _outlines(lesions, rate):
+    at = lesions[(lesions.fp_per_scan == rate) & lesions.found]
+    return at.groupby(["patient_id", "scan_id", "component"]).dice.mean()
+
+
+def _compare_outlines(both, draws, seed):
+    apart = (both.b - both.a).groupby(level="patient_id").agg(["sum", "size"])
+    weights = patient_weights(len(apart), draws, seed)
+    drawn = (weights @ apart["sum"].to_numpy()) / (weights @ apart["size"].to_numpy())
+    low, high = quantiles(drawn[:, None])[:, 0]
+    means = both.mean()
+    about = {"lesions": len(both), "patients": len(apart), "a": means.a, "b": means.b, "difference": means.b - means.a}
+    return about | {"low": low, "high": high, "p": crossing_p(drawn[:, None])[0]}

@@ -88,7 +88,7 @@ def change_plot(ax, changes, rate):
     ax.set_yticks(range(len(mine)), mine.index)
     ax.grid(axis="x", color="0.9")
     what = rate if isinstance(rate, str) else f"recall at {rate:g} false positives a scan"
-    return labelled(ax, "", f"change of {what} (percentage points); blue: corrected p < {LEVEL:g}", "")
+    return labelled(ax, f"{what}; blue: corrected p < {LEVEL:g}", "change (percentage points)", "")
 
 
 def border_profiles(ax, profiles, styles=None):
