@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 from kit.experiments import EXPERIMENTS
 from kit.metrics import RULES
-from kit.models import NETWORKS
+from kit.models import NETWORKS, Detector, weights_metadata
 from kit.samplers import SCHEMES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -213,3 +213,12 @@ def test_no_file_names_a_path_of_the_machine_it_was_written_on(tracked):
     somewhere = re.compile(rb"(?<![\w.~/:-])/(" + "|".join(PLACES).encode() + rb")/[\w.]")
     found = {path.relative_to(ROOT): somewhere.search(path.read_bytes()) for path in tracked}
     assert not {str(path): hit[0] for path, hit in found.items() if hit}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "weights").glob("*.safetensors")), ids=lambda path: path.stem)
+def test_trained_networks_that_are_shipped_load_and_have_a_card(path):
+    about = weights_metadata(path)
+    detector = Detector.load(EXPERIMENTS[about["experiment"]].network, path)
+    assert detector.network.name == about["network"]
+    assert about["training_scans"]
+    assert f"**{path.stem}**" in read("weights/README.md")

@@ -58,7 +58,7 @@ VARIANTS = {  # of an experiment: what `+word` after its name changes
 }
 ABOVE = 0.1  # whole scans are mapped around what exceeds it
 CHANCE_AT = (0.3, 0.5, 0.7, 0.9, 0.99)  # thresholds of the chance control
-ODDS = 1 / (1 + np.exp(-np.arange(0, 12.05, 0.1)))  # thresholds of points.csv, evenly spaced in the logit
+ODDS = 1 / (1 + np.exp(-np.arange(0, 17.05, 0.1)))  # thresholds of points.csv, by logit, to where float32 is 1
 SCORED = ["scan_id", "patient_id", "threshold", "min_volume_mm3", "tp", "fn", "fp", "dice", "dice_healthy", "slices"]
 RATES = (8, 4, 2, 1)  # false positives a scan at which lesions.csv has a row of each lesion, beside fixed thresholds
 FATES = [
@@ -165,7 +165,7 @@ def gather(runs, out):
         )
     out.mkdir(parents=True, exist_ok=True)
     for file, table in tables.items():
-        write_table(table.round(8 if file == "points" else 5), out / f"{file}.csv")  # thresholds crowd near 1
+        write_table(table.round(10 if file == "points" else 5), out / f"{file}.csv")  # thresholds crowd near 1
 
 
 def _gathered(paths, before):
