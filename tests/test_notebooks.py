@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ from kit.metrics import MIN_VOLUMES_MM3, THRESHOLDS
 
 NOTEBOOKS = sorted(path.stem for path in NOTEBOOK_FOLDER.glob("*.ipynb"))
 COMMON = ["manifest", "profile", "device", "seed", "run_dir"]
-RUNS = NOTEBOOK_FOLDER.parent / "runs" / "test"  # in the project, so that a failed notebook can be looked at
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")  # groups are not kept together by every pytest: no shared runs
+RUNS = NOTEBOOK_FOLDER.parent / "runs" / "test" / WORKER  # in the project, so that a failed notebook can be looked at
 NAMES_TAKEN_FROM = ("kit.scans", "kit.phantom")  # all other rooms are taken whole: figures.show_slice says where from
 CELL_LINES, DEF_LINES = 12, 5
 CELL_S = 900
