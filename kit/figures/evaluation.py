@@ -50,11 +50,13 @@ def precision_recall(ax, summary, *, over="threshold", label=None, mark=None, **
     curve = summary.dropna(subset=["recall", "precision"]).sort_values(over)
     own = own | {"linestyle": "-", "markersize": 3}
     (line,) = ax.plot(100 * curve.recall, 100 * curve.precision, label=label, **own | style)
+    marked = 0
     for value, *rates in curve[[over, "recall", "precision"]].to_numpy(float):
         if np.isclose(marks if mark is None else mark, value).any():
             at = tuple(100 * rate for rate in rates)
             ax.plot(*at, own["marker"], color=line.get_color(), markersize=7)
-            ax.annotate(text.format(value), at, (6, 6), textcoords="offset points", fontsize=8)
+            marked += 1  # each label above the last, as points may lie together
+            ax.annotate(text.format(value), at, (6, 10 * marked - 4), textcoords="offset points", fontsize=8)
     ax.set(xlim=(0, 102), ylim=(0, 102))
     return labelled(ax, title, "recall (%)", "precision (%)")
 
