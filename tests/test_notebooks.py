@@ -28,7 +28,7 @@ from kit.metrics import MIN_VOLUMES_MM3, THRESHOLDS
 
 NOTEBOOKS = sorted(path.stem for path in NOTEBOOK_FOLDER.glob("*.ipynb"))
 COMMON = ["manifest", "profile", "device", "seed", "run_dir"]
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")  # groups are not kept together by every pytest: no shared runs
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")  # no runs are shared, should two workers execute one notebook
 RUNS = NOTEBOOK_FOLDER.parent / "runs" / "test" / WORKER  # in the project, so that a failed notebook can be looked at
 NAMES_TAKEN_FROM = ("kit.scans", "kit.phantom")  # all other rooms are taken whole: figures.show_slice says where from
 CELL_LINES, DEF_LINES = 12, 5
