@@ -143,7 +143,7 @@ def train(
         "network": network.name, "examples": examples, "scheme": scheme, "validation_patches": validation_patches,
         "augment": augment, "learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay,
         "largest_gradient": largest_gradient, "dtype": dtype, "seed": seed,
-        "training_scans": _fingerprint(cohort), "validation_scans": _fingerprint(validation),
+        "training_scans": fingerprint(cohort), "validation_scans": fingerprint(validation),
     }  # fmt: skip
     if examples == "patches":
         settings |= {"patches_per_epoch": patches_per_epoch, "batch_size": batch_size}
@@ -292,7 +292,7 @@ def _check_words(**words):
             raise ModelError(f"{name}={value!r}: choose one of {', '.join(choices)}.")
 
 
-def _fingerprint(cohort):
+def fingerprint(cohort):
     """Short name of the scans, their voxels and their normalisation: a run is not resumed on others."""
     facts = [(scan.scan_id, scan.voxels, len(scan.lesion), len(scan.healthy), scan.mean) for scan in cohort.scans]
     return hashlib.sha256(repr((facts, cohort.statistics)).encode()).hexdigest()[:16]

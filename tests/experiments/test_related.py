@@ -1,5 +1,8 @@
 """Related methods as experiments: fitted without test scans, trained for a given time, compared under one contract."""
 
+import itertools
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +21,7 @@ from kit.experiments.related import (
     method_rows,
     recall_at,
     unet_detectors,
+    unet_training,
 )
 from kit.experiments.related.fitting import threshold_for
 from kit.experiments.related.follow_ups import known_motion, turned
@@ -160,16 +164,42 @@ def test_training_learns_and_leaves_weights_on_its_way(trained):
     assert all(torch.equal(value, written[name]) for name, value in network.state_dict().items())
 
 
-def test_a_finished_training_is_read_back_and_a_stopped_or_another_one_refused(table, trained):
+def test_a_finished_training_is_read_back_and_another_one_refused(table, trained):
     folder, given, (network, history) = trained
     again, read = train_unet(table, folder / "run", cache_dir=folder / "cache", **given)
     assert torch.equal(again.head.weight, network.head.weight)
     pd.testing.assert_frame_equal(read, history)
     with pytest.raises(RunError, match="seed is 8, but this run was started with 0"):
         train_unet(table, folder / "run", cache_dir=folder / "cache", seed=8, **given)
-    read[:3].to_csv(folder / "run" / "history.csv", index=False)
-    with pytest.raises(RunError, match="stopped after 25 % of its time; delete it"):
-        train_unet(table, folder / "run", cache_dir=folder / "cache", **given)
+
+
+@pytest.mark.parametrize("steps", [3, 70, 130])
+def test_a_stopped_training_goes_on_and_ends_as_if_it_had_not_been_stopped(
+    table, trained, tmp_path, monkeypatch, steps
+):
+    """By a clock that ticks once a step, 150 of them; steps after the last checkpoint are taken again."""
+    given = {**trained[1], "minutes": 150 / 60, "cache_dir": trained[0] / "cache", "seed": 3}
+    monkeypatch.setattr(unet_training, "process_time", partial(next, itertools.count()))
+    whole, history = train_unet(table, tmp_path / "whole", **given)
+    calls, learn = itertools.count(), unet_training._learn
+
+    def killed(*step):
+        if next(calls) == steps:
+            raise KeyboardInterrupt
+        return learn(*step)
+
+    monkeypatch.setattr(unet_training, "_learn", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_unet(table, tmp_path / "stopped", **given)
+    with pytest.raises(RunError, match="training_scans is"):
+        train_unet(table[1:], tmp_path / "stopped", **given)
+    network, resumed = train_unet(table, tmp_path / "stopped", **given)
+    assert next(calls) <= 150 + 4, "more than the last steps were taken again"
+    pd.testing.assert_frame_equal(resumed, history)
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in whole.state_dict().items())
+    for name in ("weights", "weights_25"):
+        parts = [(tmp_path / run / f"{name}.safetensors").read_bytes() for run in ("whole", "stopped")]
+        assert parts[0] == parts[1]
 
 
 def test_the_networks_of_a_training_are_named_by_their_minutes_and_the_last_one_is_the_unet(trained, tmp_path):

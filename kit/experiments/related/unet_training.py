@@ -1,5 +1,7 @@
 """Training the U-Net on blocks around lesions and tissue, for a given time."""
 
+from dataclasses import asdict, dataclass, field
+from itertools import count, islice
 from time import perf_counter, process_time
 
 import numpy as np
@@ -7,13 +9,15 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from kit.experiments.runs import RunError, open_run
+from kit.experiments.runs import open_run, refuse_other_parameters
 from kit.experiments.steps import choose_device, require_finite
+from kit.experiments.training import fingerprint
 from kit.models import WIDTHS, UNet, UNetDetector, dice_and_cross_entropy, save_weights
 from kit.samplers import draw_segments, prepare
 from kit.scans import cut_box, select
 
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1)  # of the time after which weights are written
+CHECKPOINTS = 64  # in the whole time
 STEPS_DRAWN = 25  # places are drawn for so many steps of the sampler's eight crops at once
 REACH = 16  # a block's middle lies up to so many voxels from what it was drawn around
 
@@ -46,7 +50,8 @@ def train_unet(
         Rows of `kit.scans.read_manifest`; the training scans are used.
     folder : path
         The run's folder, see `kit.experiments.open_run`: history.csv, weights.safetensors and
-        weights_<percent>.safetensors.
+        weights_<percent>.safetensors. A training that was stopped goes on from its last checkpoint, of which 64 are
+        written.
     minutes : float
         Of the processor on a CPU, so that a machine that does other work beside it gives the same network; by the
         clock on a GPU.
@@ -76,8 +81,7 @@ def train_unet(
     kit.models.ModelError
         If the loss is no longer a number.
     kit.experiments.RunError
-        If the folder holds a run with other parameters, or one that was stopped: it cannot go on, because the rate
-        falls with the time that is left.
+        If the folder holds a run with other parameters, or its checkpoint comes from other scans.
     """
     device = choose_device(device)
     given = {"network": UNet.name, "minutes": minutes, "side": side, "pairs": pairs, "seed": seed}
@@ -88,46 +92,83 @@ def train_unet(
         "intensities": intensities,
     }
     run = open_run(folder, given)
-    if (run.folder / "history.csv").is_file():
-        return _read_back(run)
+    if (run.folder / "history.csv").is_file() and run.load_table("history").share.iloc[-1] == 1:
+        return UNetDetector.load(run.weights_path).network, run.load_table("history")
     cohort = prepare(select(table, "train"), cache_dir or run.folder.parent / "cache", intensities=intensities,
                      progress=progress)  # fmt: skip
     network = UNet(widths, seed).to(device=device, memory_format=torch.channels_last_3d)
     optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=weight_decay)
-    about = {"widths": " ".join(map(str, network.widths)), "intensities": intensities, "seed": str(seed)}
+    scans = fingerprint(cohort)
+    state = _resume(run, network, optimizer, scans)
     clock = process_time if device.type == "cpu" else perf_counter
-    started, losses, history, steps = clock(), [], [], 0
-    with tqdm(total=round(60 * minutes), unit="s", desc="training a U-Net", disable=not progress) as bar:
-        for image, label in _blocks(cohort, side, pairs, seed):
-            share = min((clock() - started) / (60 * minutes), 1.0)
-            optimizer.param_groups[0]["lr"] = learning_rate * max(1 - share, 0.01) ** 0.9
-            losses.append(_learn(network, optimizer, image.to(device), label.to(device)))
-            require_finite(losses[-1], learning_rate)
-            bar.update(round(60 * minutes * share) - bar.n)
-            steps += 1
-            while len(history) < len(SHARES) and share >= SHARES[len(history)]:
-                size = {"minutes": SHARES[len(history)] * minutes, "steps": steps}
-                history.append({"share": SHARES[len(history)], **size, "train_loss": float(np.mean(losses or [0]))})
-                _write(run, network, history, about)
-                losses = []
-            if share >= 1:
-                return network, pd.DataFrame(history)
+    begun, total = clock() - state.seconds, 60 * minutes
+    blocks = _blocks(cohort, side, pairs, seed, state.steps)
+    with tqdm(total=round(total), unit="s", desc="training a U-Net", disable=not progress) as bar:
+        while state.share < 1:
+            state.seconds = clock() - begun
+            before, state.share = state.share, min(state.seconds / total, 1.0)
+            optimizer.param_groups[0]["lr"] = learning_rate * max(1 - state.share, 0.01) ** 0.9
+            state.losses.append(_learn(network, optimizer, *(part.to(device) for part in next(blocks))))
+            require_finite(state.losses[-1], learning_rate)
+            state.steps += 1
+            _write(run, network, state, minutes, seed)
+            if int(before * CHECKPOINTS) < int(state.share * CHECKPOINTS):
+                run.save_checkpoint(*_checkpoint(network, optimizer, state, scans))
+            bar.update(round(total * state.share) - bar.n)
+    return network, pd.DataFrame(state.history)
 
 
-def _write(run, network, history, about):
-    """The history so far, and the weights after the last share of the time."""
-    run.save_table("history", pd.DataFrame(history))
-    about = about | {"minutes": f"{history[-1]['minutes']:g}"}
-    for name in (f"weights_{round(100 * history[-1]['share'])}", "weights"):
-        save_weights(network, run.folder / f"{name}.safetensors", about)
+@dataclass
+class _State:
+    """Where a training stands: what its checkpoint keeps beside the tensors."""
+
+    share: float = 0.0
+    seconds: float = 0.0
+    steps: int = 0
+    losses: list = field(default_factory=list)  # since the last row of the history
+    history: list = field(default_factory=list)
 
 
-def _read_back(run):
-    history = run.load_table("history")
-    if history.share.iloc[-1] < 1:
-        done = f"{100 * history.share.iloc[-1]:g} % of its time"
-        raise RunError(f"{run.folder}: a training that was stopped after {done}; delete it, or choose another folder")
-    return UNetDetector.load(run.folder / "weights.safetensors").network, history
+def _write(run, network, state, minutes, seed):
+    """Where a share of the time is over, the weights, and then the history: it says which weights there are."""
+    due = [share for share in SHARES[len(state.history) :] if share <= state.share]
+    for share in due:
+        loss = float(np.mean(state.losses or [0]))
+        state.history.append({"share": share, "minutes": share * minutes, "steps": state.steps, "train_loss": loss})
+        state.losses = []
+        about = {"widths": " ".join(map(str, network.widths)), "intensities": run.parameters["intensities"]}
+        about |= {"seed": str(seed), "minutes": f"{share * minutes:g}"}
+        for name in (f"weights_{round(100 * share)}", "weights"):
+            save_weights(network, run.folder / f"{name}.safetensors", about)
+    if due:
+        run.save_table("history", pd.DataFrame(state.history))
+
+
+def _checkpoint(network, optimizer, state, scans):
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    for number, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"moments.{number}.{name}": value for name, value in moments.items()}
+    return tensors, {"progress": asdict(state), "settings": {"training_scans": scans}}
+
+
+def _resume(run, network, optimizer, scans):
+    """The state of the last checkpoint, put into network and optimizer; or a fresh start."""
+    found = run.load_checkpoint()
+    if found is None:
+        return _State()
+    tensors, content = found
+    refuse_other_parameters(content["settings"], {"training_scans": scans}, run.folder)
+    part, moments = {}, {}
+    for name, value in tensors.items():
+        kind, rest = name.split(".", 1)
+        if kind == "network":
+            part[rest] = value
+        else:
+            number, rest = rest.split(".")
+            moments.setdefault(int(number), {})[rest] = value
+    network.load_state_dict(part)
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return _State(**content["progress"])
 
 
 def _learn(network, optimizer, image, label):
@@ -141,22 +182,27 @@ def _learn(network, optimizer, image, label):
     return loss.item()
 
 
-def _blocks(cohort, side, pairs, seed):
-    """Step after step without end: images and labels, float32 (2 * pairs, 1, side, side, side)."""
-    rng, epoch = np.random.default_rng([seed, 5]), 0
+def _blocks(cohort, side, pairs, seed, first):
+    """From step `first` on without end: images and labels, float32 (2 * pairs, 1, side, side, side)."""
     scale, offset = cohort.scale_and_offset
-    while True:
+    for step, (scans, places) in islice(enumerate(_places(cohort, pairs, seed)), first, None):
+        rng = np.random.default_rng([seed, 5, step])
+        blocks = [
+            _block(cohort.scans[index], place, side, scale[index], offset[index], rng)
+            for index, place in zip(scans, places, strict=True)
+        ]
+        yield tuple(torch.from_numpy(np.stack(part)[:, None]) for part in zip(*blocks, strict=True))
+
+
+def _places(cohort, pairs, seed):
+    """Step after step without end: numbers of scans (2 * pairs,) and voxels in them (2 * pairs, 3)."""
+    for epoch in count():
         rows = draw_segments(cohort, "balanced", seed, epoch, steps=STEPS_DRAWN, step=1, count=3 * REACH)
         around = rows.around.isin(["lesion", "voxel"]).to_numpy()
         scans, places = rows.scan.cat.codes.to_numpy(), rows[["slice", "row", "column"]].to_numpy(int)
         order = np.stack([np.flatnonzero(around), np.flatnonzero(~around)], 1)  # (pair, 2)
         for some in order[: len(order) // pairs * pairs].reshape(-1, 2 * pairs):
-            blocks = [
-                _block(cohort.scans[index], place, side, scale[index], offset[index], rng)
-                for index, place in zip(scans[some], places[some], strict=True)
-            ]
-            yield tuple(torch.from_numpy(np.stack(part)[:, None]) for part in zip(*blocks, strict=True))
-        epoch += 1
+            yield scans[some], places[some]
 
 
 def _block(scan, place, side, scale, offset, rng):
