@@ -154,6 +154,13 @@ def test_recall_found_by_chance_stands_beside_the_recall_of_the_record(record):
     assert "by chance %" not in format_scores(record_table(record))
 
 
+def test_scans_and_lesions_of_several_trainings_are_counted_once(record):
+    both = pd.concat([record.sampled, record.sampled.assign(seed=8, tp=0, fn=record.sampled.tp + record.sampled.fn)])
+    once, twice = record_table(record), record_table(Record(**{**vars(record), "sampled": both}))
+    assert twice[["scans", "lesions"]].equals(once[["scans", "lesions"]])
+    assert twice.recall.tolist() == pytest.approx((once.recall / 2).tolist())
+
+
 @pytest.fixture
 def twice(record):
     """The record with two trainings of each experiment, the second with more false positives."""

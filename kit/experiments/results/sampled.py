@@ -124,13 +124,18 @@ def before_and_after(weights, trained, table, folder, *, device="auto", progress
 
 
 def score_row(sweep, patches_worth, threshold=0.5):
-    """Pool the sweep of a cohort's scans, of all trainings where it has their `seed`: a row of `comparison_table`."""
+    """Pool the sweep of a cohort's scans, of all trainings where it has their `seed`: a row of `comparison_table`.
+
+    Scans and lesions are counted once, however many trainings there are.
+    """
     trainings = "seed" if "seed" in sweep else None
     rows = sweep_at(sweep, threshold)
+    times = rows.seed.nunique() if trainings else 1
     found = intervals(rows, by=["threshold"], trainings=trainings)
     moved = rows.reindex(columns=["hits", "placed"]).astype(float).sum()
     chance = moved.hits / moved.placed if moved.placed else nan
-    return found.assign(lesions=found.tp + found.fn, patches_worth=patches_worth, chance=chance)[COLUMNS]
+    size = {"scans": found.scans // times, "lesions": (found.tp + found.fn) // times}
+    return found.assign(**size, patches_worth=patches_worth, chance=chance)[COLUMNS]
 
 
 def sweep_at(sweep, threshold=0.5, min_volume_mm3=0):

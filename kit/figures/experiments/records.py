@@ -153,6 +153,8 @@ def froc_multiples(figure, points, columns=4):
 def curve_multiples(figure, sweeps, lesions, thresholds=(0.3, 0.5, 0.7, 0.9)):
     """Show precision and recall of every experiment on whole scans, and recall over size at some theta (Fig. B.1-B.3).
 
+    Precision is on a logarithmic axis, because on whole scans most networks have a few percent.
+
     Parameters
     ----------
     sweeps, lesions : pandas.DataFrame
@@ -162,21 +164,23 @@ def curve_multiples(figure, sweeps, lesions, thresholds=(0.3, 0.5, 0.7, 0.9)):
     """
     names = list(sweeps.experiment.drop_duplicates())
     per_row = -(-len(names) // 2)
-    axes = figure.subplots(4, per_row, squeeze=False, sharey=True)
-    places = [(2 * (at // per_row), at % per_row) for at in range(len(names))]
+    axes = figure.subplots(4, per_row, squeeze=False, sharey="row")
     clear(axes[2:, len(names) - per_row :])
-    for name, (row, column) in zip(names, places, strict=True):
-        upper, lower = axes[row, column], axes[row + 1, column]
+    for at, name in enumerate(names):
+        upper, lower = axes[2 * (at // per_row) : 2 * (at // per_row) + 2, at % per_row]
         curve = summarise(sweeps[(sweeps.experiment == name) & (sweeps.min_volume_mm3 == 0)])
         precision_recall(upper, curve, mark=(0.5, 0.9), **network_style(name))
         fixed = lesions[(lesions.experiment == name) & lesions.fp_per_scan.isna() & lesions.threshold.isin(thresholds)]
         recall_over_size_curves(lower, recall_curve(fixed, by=["threshold"]))
-        upper.set(title=name)
-        lower.set(title="", xlim=(0, 20))
+        lower.get_legend().remove()
+        upper.set(title=name, ylabel="precision (%)")
+        lower.set(title="", xlim=(0, 20), xlabel="size (mm)")
         for ax in (upper, lower):
-            ax.set(ylabel="" if column else ax.get_ylabel())
-        if row or column:
-            lower.get_legend().remove()
+            ax.set(ylabel="" if at % per_row else ax.get_ylabel())
+    for ax in axes[::2, 0]:
+        ax.set(yscale="log", ylim=(0.3, 130))
+        ax.set_yticks((1, 10, 100), (1, 10, 100))
+    figure.legend(handles=axes[1, 0].lines, loc="outside lower center", ncols=len(thresholds))
     return figure
 
 
