@@ -252,6 +252,7 @@ def reliability_diagram(axes, pooled, *, error=None, what="voxels"):
     axes[1].bar(pooled.from_p + width / 2, pooled["count"], 0.9 * width, color=SKY)
     axes[1].set(xlim=(0, 1), yscale="log", ylim=(0.7, None))
     suffix = "" if error is None else f", ECE {error:.4f}"
-    labelled(axes[0], f"Reliability, {what}{suffix}", "", "share that is lesion")
+    share = "share that is lesion" if what == "voxels" else "share that are hits"
+    labelled(axes[0], f"Reliability, {what}{suffix}", "", share)
     labelled(axes[1], "", "probability", what)
     return axes

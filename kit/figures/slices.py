@@ -9,6 +9,8 @@ from matplotlib.collections import LineCollection
 from kit.figures.style import SKY, clear
 from kit.scans import crop, foreground
 
+BEHIND_TEXT = {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 0.8}  # white words on bright tissue
+
 
 def show_slice(ax, image_slice, label=None, probability=None, *, window=None, title=None, threshold=0.2):
     """Draw a slice in grey, the label's outline over it, and the probability as heat where it reaches a threshold.
@@ -127,7 +129,7 @@ def contact_sheet(ax, slices, labels=(), *, columns=12, windows=(0, 2.2), titles
         if n < len(labels):
             ax.add_collection(LineCollection(np.add(_outline(labels[n]), (left, top)), colors=SKY, linewidths=0.8))
         if n < len(titles):
-            ax.text(left + 1, top + 1, titles[n], color="white", fontsize=6, va="top")
+            ax.text(left + 1, top + 1, titles[n], color="white", fontsize=7, va="top", bbox=BEHIND_TEXT)
     ax.imshow(sheet, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_axis_off()
     return ax

@@ -25,16 +25,18 @@ STAR = {"marker": "*", "color": BLACK, "linestyle": ""}  # a published figure
 def network_style(experiment):
     """How curves and points of an experiment look in every figure: colour and marker by network, line by scheme.
 
-    An experiment that the thesis does not have is a grey line with dots.
+    A variant, such as "D+hard-negatives" or "D (weights)", is a dash-dotted line in its network's colour; an experiment
+    that the thesis does not have is a grey line with dots.
 
     Examples
     --------
     >>> network_style("G-Eroded-Pairs") == {"color": RED, "marker": "D", "linestyle": ":"}
     True
     """
-    network, _, scheme = experiment.partition("-")
+    base, varied, _ = experiment.replace(" (", "+").partition("+")
+    network, _, scheme = base.partition("-")
     marker, colour = NETWORK_MARKERS.get(network, "o"), NETWORK_COLOURS.get(network, GREY)
-    return {"color": colour, "marker": marker, "linestyle": SCHEME_LINES.get(scheme, "-")}
+    return {"color": colour, "marker": marker, "linestyle": "-." if varied else SCHEME_LINES.get(scheme, "-")}
 
 
 def labelled(ax, title, x, y):

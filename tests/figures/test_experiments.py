@@ -17,6 +17,8 @@ from kit.samplers import WHY, Cohort, draw
 def test_every_experiment_looks_different_and_every_reason_has_a_marker():
     styles = [tuple(network_style(name).values()) for name in EXPERIMENTS]
     assert len(set(styles)) == len(EXPERIMENTS)
+    for variant in ("D+hard-negatives", "D (weights)"):
+        assert network_style(variant) == network_style("D") | {"linestyle": "-."}
     assert set(experiments.panels.MARKERS) == set(WHY) <= set(KIND_COLOURS)
 
 
