@@ -66,7 +66,9 @@ def published_point(ax, recall, precision, label):
     if recall == recall:
         at = (100 * recall, 100 * precision)
         ax.plot(*at, markersize=11, **STAR)
-        ax.annotate(label, at, (-7, 7), textcoords="offset points", ha="right", fontsize=8)
+        room = ax.get_xlim()[1] - at[0] > 30  # else the words stand on the left
+        place = {"xytext": (8, -3)} if room else {"xytext": (-7, 7), "ha": "right"}
+        ax.annotate(label, at, textcoords="offset points", fontsize=8, **place)
     return ax
 
 
