@@ -147,7 +147,7 @@ def test_what_is_fitted_on_the_test_scans_claims_the_wanted_false_candidates_the
 @pytest.fixture(scope="module")
 def trained(table, tmp_path_factory):
     folder = tmp_path_factory.mktemp("unet")
-    given = {"minutes": 0.06, "side": 16, "widths": (8, 16), "device": "cpu", "learning_rate": 3e-3}
+    given = {"minutes": 0.15, "side": 16, "widths": (8, 16), "device": "cpu", "learning_rate": 3e-3}
     given |= {"intensities": "scan", "progress": False}
     return folder, given, train_unet(table, folder / "run", cache_dir=folder / "cache", **given)
 
@@ -206,7 +206,7 @@ def test_the_networks_of_a_training_are_named_by_their_minutes_and_the_last_one_
     folder, *_ = trained
     found = list(unet_detectors(folder / "run"))
     assert len(found) == 6
-    assert found[-2:] == ["U-Net, 0.045 min", "U-Net"]
+    assert found[-2:] == ["U-Net, 0.11 min", "U-Net"]
     with pytest.raises(RunError, match="no weights of a U-Net"):
         unet_detectors(tmp_path)
 
