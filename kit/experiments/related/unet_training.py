@@ -85,12 +85,8 @@ def train_unet(
     """
     device = choose_device(device)
     given = {"network": UNet.name, "minutes": minutes, "side": side, "pairs": pairs, "seed": seed}
-    given |= {
-        "widths": widths,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-        "intensities": intensities,
-    }
+    given |= {"widths": widths, "learning_rate": learning_rate}
+    given |= {"weight_decay": weight_decay, "intensities": intensities}
     run = open_run(folder, given)
     if (run.folder / "history.csv").is_file() and run.load_table("history").share.iloc[-1] == 1:
         return UNetDetector.load(run.weights_path).network, run.load_table("history")
@@ -100,22 +96,28 @@ def train_unet(
     optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=weight_decay)
     scans = fingerprint(cohort)
     state = _resume(run, network, optimizer, scans)
-    clock = process_time if device.type == "cpu" else perf_counter
-    begun, total = clock() - state.seconds, 60 * minutes
     blocks = _blocks(cohort, side, pairs, seed, state.steps)
-    with tqdm(total=round(total), unit="s", desc="training a U-Net", disable=not progress) as bar:
-        while state.share < 1:
-            state.seconds = clock() - begun
-            before, state.share = state.share, min(state.seconds / total, 1.0)
-            optimizer.param_groups[0]["lr"] = learning_rate * max(1 - state.share, 0.01) ** 0.9
-            state.losses.append(_learn(network, optimizer, *(part.to(device) for part in next(blocks))))
-            require_finite(state.losses[-1], learning_rate)
-            state.steps += 1
+    with tqdm(total=round(60 * minutes), unit="s", desc="training a U-Net", disable=not progress) as bar:
+        for before in _steps(network, optimizer, state, blocks, 60 * minutes, learning_rate, device):
             _write(run, network, state, minutes, seed)
             if int(before * CHECKPOINTS) < int(state.share * CHECKPOINTS):
                 run.save_checkpoint(*_checkpoint(network, optimizer, state, scans))
-            bar.update(round(total * state.share) - bar.n)
+            bar.update(round(60 * minutes * state.share) - bar.n)
     return network, pd.DataFrame(state.history)
+
+
+def _steps(network, optimizer, state, blocks, seconds, learning_rate, device):
+    """Take steps until the time is over; after each, the share of the time that had passed before it."""
+    clock = process_time if device.type == "cpu" else perf_counter
+    begun = clock() - state.seconds
+    while state.share < 1:
+        state.seconds = clock() - begun
+        before, state.share = state.share, min(state.seconds / seconds, 1.0)
+        optimizer.param_groups[0]["lr"] = learning_rate * max(1 - state.share, 0.01) ** 0.9
+        state.losses.append(_learn(network, optimizer, *(part.to(device) for part in next(blocks))))
+        require_finite(state.losses[-1], learning_rate)
+        state.steps += 1
+        yield before
 
 
 @dataclass
