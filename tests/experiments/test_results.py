@@ -182,7 +182,21 @@ def test_recall_on_whole_scans_is_that_of_each_training_at_so_many_false_positiv
     assert found.index.tolist() == [("A → B", 8), ("A → B", 5)]
     assert found.difference["A → B", 8] == pytest.approx(2 / 7)
     assert (found.corrected >= found.p).all()
+    assert found.patients.eq(twice.points.patient_id.nunique()).all()
     assert whole_scan_changes(twice, [("A", "C")]).empty
+
+
+def test_networks_that_mapped_different_scans_are_compared_on_those_that_both_mapped(twice):
+    few = twice.points.patient_id.unique()[:2]
+    points = twice.points[(twice.points.experiment == "A") | twice.points.patient_id.isin(few)]
+    uneven = Record(**{**vars(twice), "points": points})
+    found, alike = (
+        whole_scan_changes(one, [("A", "B")], (8, 5))
+        for one in (uneven, Record(**{**vars(twice), "points": points[points.patient_id.isin(few)]}))
+    )
+    assert found.patients.eq(2).all()
+    pd.testing.assert_frame_equal(found, alike)
+    assert whole_scan_table(uneven, rates=(8,)).scans["B"].eq("2").all()
 
 
 def test_a_training_works_where_it_has_so_many_false_positives(twice):

@@ -133,6 +133,29 @@ def test_a_network_compared_with_itself_differs_by_nothing_and_one_that_finds_mo
         compare_froc(points, points[points.patient_id != points.patient_id.iloc[0]])
 
 
+def test_trainings_are_compared_in_pairs_on_the_patients_that_both_have():
+    points = trained_twice()
+    few = set(sorted(points.patient_id.unique())[:2])
+    uneven = points[(points.seed == 1) | points.patient_id.isin(few)]
+    better = points.assign(tp=points.tp + points.fn, fn=0)
+    found = compare_froc(uneven, better, (1, 8), trainings="seed", draws=400)
+    parts = [[part for _, part in side.groupby("seed")] for side in (uneven, better)]
+    each = [
+        compare_froc(
+            *(one[one.patient_id.isin(set(a.patient_id) & set(b.patient_id))] for one in (a, b)), (1, 8), draws=2
+        )
+        for a in parts[0]
+        for b in parts[1]
+    ]
+    for column in ("a", "b", "difference"):
+        assert found[column].tolist() == pytest.approx(np.mean([one[column] for one in each], axis=0).tolist())
+    assert (found.low <= found.difference).all()
+    assert (found.difference <= found.high).all()
+    apart = points[(points.seed == 1) ^ points.patient_id.isin(few)]
+    with pytest.raises(ValueError, match="no patient in common"):
+        compare_froc(apart, apart, trainings="seed")
+
+
 def test_a_cohort_without_lesions_has_no_recall_but_false_positives():
     points = points_of(["a1: 0.9 0 0 1", "b1: 0.8 0 0 3"])
     curve = froc(points, draws=10)

@@ -148,12 +148,15 @@ def whole_scan_table(record, names=None, rates=RATES, labels="clean"):
     -------
     pandas.DataFrame
         Indexed by experiment and false positives a scan (and "average"): recall with low and high, a 95 % bootstrap
-        over patients and trainings (`kit.metrics.froc_average`), and trainings, the number of them.
+        over patients and trainings (`kit.metrics.froc_average`), trainings, the number of them, and scans, how many
+        each mapped: "24", or "12–24" where not all mapped the same.
     """
     rows = {}
     for name in record.names(labels) if names is None else names:
         points = record.of(name, labels).points
-        rows[name] = froc_average(points, rates, trainings="seed").assign(trainings=points.seed.nunique())
+        mapped = points.groupby("seed").scan_id.nunique()
+        about = {"trainings": len(mapped), "scans": "–".join(map(str, sorted({mapped.min(), mapped.max()})))}
+        rows[name] = froc_average(points, rates, trainings="seed").assign(**about)
     return pd.concat(rows, names=["experiment"])
 
 
@@ -161,14 +164,15 @@ def format_recall(table):
     """Format `whole_scan_table` for reading: a row an experiment, recall in percent with its interval.
 
     >>> rates = pd.MultiIndex.from_tuples([("D", 8), ("D", 2)])
-    >>> numbers = pd.DataFrame({"recall": [0.7, 0.5], "low": 0.4, "high": 0.8, "trainings": 3}, rates)
+    >>> numbers = pd.DataFrame({"recall": [0.7, 0.5], "low": 0.4, "high": 0.8, "trainings": 3, "scans": "24"}, rates)
     >>> format_recall(numbers).values.tolist()
-    [[3, '70 (40–80)', '50 (40–80)']]
+    [[3, '24', '70 (40–80)', '50 (40–80)']]
     """
     text = with_interval(table.rename(columns={"low": "recall_low", "high": "recall_high"}), "recall", 100, 0)
     wide = pd.Series(text, table.index).unstack(sort=False)
     wide = wide.rename(columns={rate: f"{rate:g} FP a scan" for rate in wide if rate != "average"})
-    wide.insert(0, "trainings", table.trainings.groupby(level=0, sort=False).first())
+    for at, name in enumerate(("trainings", "scans")):
+        wide.insert(at, name, table[name].groupby(level=0, sort=False).first())
     return wide.rename_axis(index="recall % at", columns=None)
 
 
@@ -179,21 +183,25 @@ def whole_scan_changes(record, pairs, rates=(8, 2)):
     ----------
     record : Record
     pairs : sequence of (str, str)
-        Experiments before and after; pairs of which one is not recorded are left out.
+        Experiments before and after; pairs of which one is not recorded are left out. Two are compared on the patients
+        whose whole scans both mapped.
     rates : sequence of float
         False positives a scan.
 
     Returns
     -------
     pandas.DataFrame
-        Indexed by change ("A → B") and false positives a scan: the columns of `kit.metrics.compare_froc`, and
+        Indexed by change ("A → B") and false positives a scan: patients, the columns of `kit.metrics.compare_froc`, and
         `corrected`, p by Holm's method over all rows.
     """
     rows = {}
     for before, after in dict.fromkeys(pairs):
         sides = [record.of(name).points for name in (before, after)]
-        if all(map(len, sides)):
+        both = set.intersection(*(set(points.patient_id) for points in sides))
+        sides = [points[points.patient_id.isin(both)] for points in sides]
+        if both:
             rows[f"{before} → {after}"] = compare_froc(*sides, rates, trainings="seed").drop(index="average")
+            rows[f"{before} → {after}"].insert(0, "patients", len(both))
     if not rows:
         names = ["change", "false positives a scan"]
         return pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=names))

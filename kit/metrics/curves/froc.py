@@ -10,6 +10,7 @@ positives a scan is read off each and averaged.
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -122,7 +123,9 @@ def compare_froc(
 ):
     """Compare two networks on the same patients by their recall at given numbers of false positives a scan.
 
-    Patients are drawn for both at once, trainings for each by itself. p is the two-sided one of that bootstrap: twice
+    Each training of one network stands beside each of the other on the patients that both were scored on, so that a
+    training that was scored on fewer scans makes no difference of its own; the mean over these pairs is given. Patients
+    are drawn for both networks at once, trainings for each by itself. p is the two-sided one of that bootstrap: twice
     the share of draws in which the sign of the difference is another. Correct it for the number of tests
     (`kit.metrics.correct`).
 
@@ -138,7 +141,8 @@ def compare_froc(
     pandas.DataFrame
         Indexed by false positives a scan and "average": a, b, difference (b - a), low, high, p.
 
-    Raises ValueError if the two were not scored on the same patients.
+    Raises ValueError if the two, over all trainings, were not scored on the same patients, or if two trainings share
+    none.
 
     Examples
     --------
@@ -153,9 +157,9 @@ def compare_froc(
         alone = sorted(set(names[0]) ^ set(names[1]), key=str)[:5]
         raise ValueError(f"only one of the two has {', '.join(map(repr, alone))}: compare them on the same patients")
     statistic = partial(_recall_at, rates=np.asarray(rates, float))
-    values = [_whole(curves, statistic) for curves in sides]
-    drawn = [_drawn(curves, statistic, draws, seed, side) for side, curves in enumerate(sides)]
-    drawn = drawn[1] - drawn[0]  # (draw, rate)
+    pairs = [_shared(*both) for both in product(*sides)]
+    values = [np.mean([_whole([both[side]], statistic) for both in pairs], axis=0) for side in (0, 1)]
+    drawn = _drawn_differences(pairs, statistic, names[0], [len(curves) for curves in sides], draws, seed)
     low, high = quantiles(drawn, confidence)
     table = {"a": values[0], "b": values[1], "difference": values[1] - values[0], "low": low, "high": high}
     return pd.DataFrame(table | {"p": crossing_p(drawn)}, index=_rate_index(rates))
@@ -228,7 +232,7 @@ def gather(points, cluster="patient_id"):
 
 def _recall_at(tp, fp, lesions, scans, rates):
     """(draw, threshold) counts -> (draw, rate and one for the average)."""
-    recall, per_scan = ratio(tp, lesions[:, None]), fp / scans[:, None]
+    recall, per_scan = ratio(tp, lesions[:, None]), ratio(fp, scans[:, None])
     best = [np.where(per_scan <= rate + 1e-12, recall, 0).max(axis=1) for rate in rates]
     best = np.where(lesions > 0, best, np.nan).T  # (draw, rate)
     return np.column_stack([best, best.mean(axis=1)])
@@ -266,19 +270,45 @@ def _whole(curves, statistic):
     return np.mean([statistic(*counts)[0] for counts in sums], axis=0)
 
 
-def _drawn(curves, statistic, draws, seed, side=0):
+def _drawn(curves, statistic, draws, seed):
     """A statistic of each bootstrap draw, of clusters and of trainings: (draw, ...)."""
     names = _names(curves)
     weights = patient_weights(len(names), draws, seed)
-    each = [_drawn_clusters(curve, statistic, weights[:, [names.index(n) for n in curve.clusters]]) for curve in curves]
-    if len(curves) == 1:
-        return each[0]
-    trained = patient_weights(len(curves), draws, (seed, 1 + side)) / len(curves)
-    return np.einsum("dt,td...->d...", trained, np.stack(each))
+    each = [_drawn_clusters(curve, statistic, weights, names) for curve in curves]
+    return np.einsum("dt,td...->d...", _training_weights(len(curves), draws, seed, 0), np.stack(each))
 
 
-def _drawn_clusters(curve, statistic, weights):
-    parts = []
+def _drawn_differences(pairs, statistic, names, trainings, draws, seed):
+    """Second less first, of each bootstrap draw of clusters and of both networks' trainings: (draw, ...)."""
+    weights = patient_weights(len(names), draws, seed)
+    each = [np.subtract(*(_drawn_clusters(c, statistic, weights, names) for c in both[::-1])) for both in pairs]
+    one, other = (_training_weights(count, draws, seed, side) for side, count in enumerate(trainings))
+    return np.einsum("dt,td...->d...", (one[:, :, None] * other[:, None]).reshape(draws, -1), np.stack(each))
+
+
+def _training_weights(trainings, draws, seed, side):
+    """How much each training weighs in each draw: (draw, training), rows adding up to 1."""
+    return patient_weights(trainings, draws, (seed, 1 + side)) / trainings
+
+
+def _shared(a, b):
+    """Two curves on the clusters that both have; ValueError if there are none."""
+    shared = set(a.clusters) & set(b.clusters)
+    if not shared:
+        raise ValueError("two trainings were scored on no patient in common: score them on the same scans")
+    return _among(a, shared), _among(b, shared)
+
+
+def _among(curve, names):
+    """A curve on some of its clusters."""
+    at = [place for place, name in enumerate(curve.clusters) if name in names]
+    counts = (part[at] for part in (curve.tp, curve.fp, curve.lesions, curve.scans))
+    return Curve([curve.clusters[place] for place in at], curve.threshold, *counts)
+
+
+def _drawn_clusters(curve, statistic, weights, names):
+    """A statistic of each draw of clusters; `weights` are (draw, name)."""
+    weights, parts = weights[:, [names.index(name) for name in curve.clusters]], []
     for first in range(0, len(weights), DRAWS_AT_ONCE):
         some = weights[first : first + DRAWS_AT_ONCE]
         parts.append(statistic(some @ curve.tp, some @ curve.fp, some @ curve.lesions, some @ curve.scans))
