@@ -40,6 +40,7 @@ from kit.experiments import (
     record_cohort,
     record_experiment,
     record_related,
+    record_weights,
     run_all,
     run_notebook,
     to_html,
@@ -196,6 +197,10 @@ def record(given):
     table = record_cohort(given.runs / "cohort", given.patients, given.cohort_seed)
     for name in given.experiments:
         print(record_experiment(name, table, given.runs, **options, **size).to_string(), flush=True)
+        gather(given.runs, given.out)
+    for name, file in given.weights:
+        options = {"seed": given.seed, "scans": given.scans, "device": given.device}
+        print(record_weights(name, file, table, given.runs, **options).to_string(), flush=True)
         gather(given.runs, given.out)
     cut_slices(given.runs, table, given.out, labels=given.labels, seed=given.seed, scans=given.scans)
 

@@ -77,8 +77,10 @@ def phantom(add):
 
 def record(add):
     """Experiments, the size of their trainings, and the cohort."""
-    add("--experiments", nargs="+", default=list(EXPERIMENTS), metavar="NAME",
+    add("--experiments", nargs="*", default=list(EXPERIMENTS), metavar="NAME",
         help=f"of {', '.join(EXPERIMENTS)} (all); what differs may follow: D+{', D+'.join(VARIANTS)}")  # fmt: skip
+    add("--weights", nargs=2, action="append", default=[], metavar=("NAME", "FILE"),
+        help="trained weights that are evaluated beside them, under a name of their own (none)")  # fmt: skip
     add("--labels", default="clean", choices=FAULTS, help="faults of the training labels (%(default)s)")
     add("--patients", type=_count, default=96, help="of the cohort, 7 in 12 for training (%(default)s)")
     add("--cohort-seed", type=int, default=2016, help="the built-in cohort has 2015 (%(default)s)")

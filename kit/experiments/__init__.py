@@ -35,6 +35,7 @@ from kit.experiments.record import (
     read_slices,
     record_cohort,
     record_experiment,
+    record_weights,
 )
 from kit.experiments.related import compare_methods, fit_method, measure_change, record_related, train_unet
 from kit.experiments.results import (

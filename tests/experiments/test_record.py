@@ -8,7 +8,16 @@ import pytest
 from small_scans import write_cohort
 
 from kit.__main__ import main
-from kit.experiments import RunError, cut_slices, gather, read_record, read_slices, record_experiment, record_table
+from kit.experiments import (
+    RunError,
+    cut_slices,
+    gather,
+    read_record,
+    read_slices,
+    record_experiment,
+    record_table,
+    record_weights,
+)
 from kit.experiments.record import slices
 from kit.phantom import plan_cohort
 from kit.scans import load_map, load_scan
@@ -61,6 +70,21 @@ def test_a_run_leaves_what_the_record_is_read_from(table, first, runs, tmp_path)
         there = tuple(slice(length) for length in scan.label.shape[1:])
         assert np.array_equal(shown.labels[at][there], scan.label[place])
         assert np.abs(shown.maps["A"][at][there] - load_map(folder / "map.nii.gz", scan)[place]).max() < 0.003
+
+
+def test_weights_are_evaluated_as_the_run_that_made_them_was(table, first, runs, tmp_path):
+    weights = shutil.copy(runs / "A-clean-2015" / "weights.safetensors", tmp_path / "A.safetensors")
+    row = record_weights("A (mine)", weights, table, runs, device="cpu", progress=False)
+    same = ["network", "patches_worth", "test_scans", "test_lesions", "scheme", "examples", "intensities", "augment"]
+    assert row[same].tolist() == first[0][same].tolist()
+    assert row.training_seconds is None, "no history lies beside the weights"
+    gather(runs, tmp_path / "results")
+    found = read_record(tmp_path / "results")
+    for name in ("points", "lesions", "sampled"):
+        own, other = (getattr(found.of(run), name).iloc[:, 1:].reset_index(drop=True) for run in ("A (mine)", "A"))
+        pd.testing.assert_frame_equal(own, other)
+    with pytest.raises(RunError, match="'A \\(weights\\)'"):
+        record_weights("A", weights, table, runs)
 
 
 def test_a_record_is_made_in_parts_and_what_was_there_is_kept(table, runs, tmp_path):

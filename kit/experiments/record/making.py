@@ -1,7 +1,8 @@
 """Makes a record: every experiment trained several times at a larger size than a notebook's, and evaluated.
 
     python -m kit record --budget 20000 --patients 172 --device cuda --dtype bfloat16
-    python -m kit record --experiments D D+hard-negatives --seed 2016 --scans 8 --budget 2400 --epochs 12
+    python -m kit record --experiments D D+hard-negatives --seed 2016 --scans 12 --budget 2400 --epochs 12
+    python -m kit record --experiments --weights "D (weights)" weights/D.safetensors
 
 Trains each experiment on a synthetic cohort of its own. Whole test scans are mapped (around what exceeds `ABOVE`), and
 partitions of them (Table 5.5) in full. Seven tables are written: runs.csv (a row a run: size, seed, commit, hardware,
@@ -33,7 +34,7 @@ from kit.metrics import (
     score,
     sweep_lesions_of,
 )
-from kit.models import Detector
+from kit.models import Detector, weights_metadata
 from kit.phantom import make_missing, plan_cohort
 from kit.scans import (
     load_map,
@@ -114,27 +115,54 @@ def record_experiment(
     size = {"dtype": "float32"} | size | variant
     options = {"cache_dir": Path(runs) / "cache", "seed": seed, "device": device, "progress": progress, **size}
     network, statistics, history = run_experiment(base, seen, folder, **options)
-    visited, detector = int(history.patches_worth.iloc[-1]), Detector(network, statistics)
-    test, options = select(table, "test"), {"device": device, "progress": progress}
-    parts = folder / f"sampled_{visited}", folder / f"whole_{visited}"  # more training, other folders
-    sampled = score(detector, test, parts[0], where=partitions, **options)
-    whole = score(detector, test.head(len(test) if scans is None else scans), parts[1], above=ABOVE, **options)
-    run = _run_row(name, labels, table, history, whole)
-    run |= {"scheme": size.get("scheme") or EXPERIMENTS[base].scheme, "examples": size.get("examples", "segments")}
-    run |= {"intensities": size.get("intensities", "brain"), "augment": size.get("augment", "none")}
-    run |= {"dtype": size["dtype"], **_circumstances(folder, visited)}
-    tables = {
-        "runs": pd.DataFrame([run]), "histories": history,
-        "sweeps": _with_chance(_thinned(whole.sweep), test, parts[1]),
-        "points": _at_odds(whole.points), "lesions": _fates(whole, test, parts[1]),
-        "sampled": _with_chance(sampled.sweep.query("min_volume_mm3 == 0"), test, parts[1], PARTITION_MARGIN_MM),
-        "borders": _borders(test, parts[0]),
-    }  # fmt: skip
-    for file, part in tables.items():
-        part = part.assign(experiment=name, labels=labels, seed=seed)
-        first = ["experiment", "labels", "seed"]
-        write_table(part[[*first, *part.columns.difference(first, sort=False)]], folder / f"{file}.csv")
-    return pd.Series(run)
+    options = {"scans": scans, "device": device, "progress": progress}
+    evaluated = _evaluated(Detector(network, statistics), table, folder, history, **options)
+    about = {"scheme": size.get("scheme") or EXPERIMENTS[base].scheme, "examples": size.get("examples", "segments")}
+    about |= {"intensities": size.get("intensities", "brain"), "augment": size.get("augment", "none")}
+    named = {"experiment": name, "labels": labels, "seed": seed}
+    return _write_run(
+        named, EXPERIMENTS[base].network, table, history, about | {"dtype": size["dtype"]}, evaluated, folder
+    )
+
+
+def record_weights(name, path, table, runs, *, seed=2015, scans=None, device="auto", progress=True):
+    """Evaluate weights that were trained elsewhere for the record, as a run of its own name.
+
+    That none of the test patients was trained on is for the caller to know.
+
+    Parameters
+    ----------
+    name : str
+        Of the run, such as "D (weights)"; not that of an experiment.
+    path : path
+        Weights with the metadata of a run of this kit. What the table's row says of the training is read from these,
+        and from `<stem>_history.csv` beside them where it is.
+    table, runs, seed, scans
+        As for `record_experiment`.
+
+    Returns
+    -------
+    pandas.Series
+        The run's row of runs.csv.
+
+    Raises
+    ------
+    kit.experiments.RunError
+        Before any work for the name of an experiment, or weights that do not say which network they are of.
+    """
+    if name.partition("+")[0] in EXPERIMENTS:
+        raise RunError(f"{name}: is the name of an experiment; give these weights another, such as '{name} (weights)'")
+    said, beside = weights_metadata(path), Path(path).with_name(f"{Path(path).stem}_history.csv")
+    if missing := [word for word in ("network", "patches_worth", "voxels_learnt") if word not in said]:
+        raise RunError(f"{path}: its metadata lack {', '.join(missing)}; give weights that a run of this kit wrote")
+    known = pd.DataFrame([{"patches_worth": int(said["patches_worth"]), "voxels_learnt": int(said["voxels_learnt"])}])
+    history = pd.read_csv(beside) if beside.is_file() else known.assign(epoch=1, seconds=np.nan)
+    folder, detector = Path(runs) / f"{name}-clean-{seed}", Detector.load(said["network"], path)
+    options = {"scans": scans, "device": device, "progress": progress}
+    evaluated = _evaluated(detector, table, folder, history, **options)
+    about = {word: said.get(word, "unknown") for word in ("scheme", "examples", "intensities", "augment", "dtype")}
+    named = {"experiment": name, "labels": "clean", "seed": seed}
+    return _write_run(named, said["network"], table, history, about, evaluated, folder)
 
 
 def experiment_of(name, **words):
@@ -200,16 +228,38 @@ def record_cohort(folder, patients, seed):
     return make_missing(read_manifest(path, check_files=False))
 
 
-def _run_row(name, labels, table, history, found):
-    """What was trained, on how much, and how fast: the first columns of runs.csv."""
-    visited, seconds = int(history.patches_worth.iloc[-1]), history.seconds.sum()
-    return {
-        "experiment": name, "labels": labels, "network": EXPERIMENTS[experiment_of(name)[0]].network,
+def _evaluated(detector, table, folder, history, *, scans, **options):
+    """A detector's tables of whole test scans and of partitions, and what the run's row says of them."""
+    test, visited = select(table, "test"), int(history.patches_worth.iloc[-1])
+    parts = folder / f"sampled_{visited}", folder / f"whole_{visited}"  # more training, other folders
+    sampled = score(detector, test, parts[0], where=partitions, **options)
+    whole = score(detector, test.head(len(test) if scans is None else scans), parts[1], above=ABOVE, **options)
+    about = {"test_scans": len(whole.scans), "test_lesions": len(whole.lesions)}
+    return about | {"evaluation_seconds": round(whole.scans.seconds.sum())}, {
+        "sweeps": _with_chance(_thinned(whole.sweep), test, parts[1]),
+        "points": _at_odds(whole.points), "lesions": _fates(whole, test, parts[1]),
+        "sampled": _with_chance(sampled.sweep.query("min_volume_mm3 == 0"), test, parts[1], PARTITION_MARGIN_MM),
+        "borders": _borders(test, parts[0]),
+    }  # fmt: skip
+
+
+def _write_run(named, network, table, history, about, evaluated, folder):
+    """Write the seven tables of a run and return its row: what was trained, on how much, how fast, what it found."""
+    found, tables = evaluated
+    visited, seconds = int(history.patches_worth.iloc[-1]), history.seconds.sum() or None  # None: not known
+    run = {
+        **named, "network": network,
         "voxels_learnt": int(history.voxels_learnt.iloc[-1]), "patches_worth": visited, "epochs": len(history),
         "training_scans": int((table.split == "train").sum()),
-        "test_scans": len(found.scans), "test_lesions": len(found.lesions), "training_seconds": round(seconds),
-        "patches_per_second": round(visited / seconds, 1), "evaluation_seconds": round(found.scans.seconds.sum()),
+        "test_scans": found["test_scans"], "test_lesions": found["test_lesions"],
+        "training_seconds": seconds and round(seconds), "patches_per_second": seconds and round(visited / seconds, 1),
+        "evaluation_seconds": found["evaluation_seconds"],
+        **about, **_circumstances(folder, visited),
     }  # fmt: skip
+    for file, part in ({"runs": pd.DataFrame([run]), "histories": history} | tables).items():
+        part = part.assign(**named)
+        write_table(part[[*named, *part.columns.difference(list(named), sort=False)]], folder / f"{file}.csv")
+    return pd.Series(run)
 
 
 def _thinned(sweep):
