@@ -43,7 +43,16 @@ from kit.figures.fragments import (  # notebook 10
 from kit.figures.related import budget_curve, change_panel, method_froc, plane_line, template_panel  # notebook 12
 from kit.figures.report import write_report
 from kit.figures.rules import CASES, count_cases, rule_bars, rule_case  # notebook 16
-from kit.figures.slices import contact_sheet, finding_crops, frame_head, show_slice, three_planes, window_of
+from kit.figures.slices import (
+    contact_sheet,
+    finding_crops,
+    frame_head,
+    probability_bar,
+    scale_bar,
+    show_slice,
+    three_planes,
+    window_of,
+)
 from kit.figures.statistics import (  # notebook 01
     COARSE_VOXELS,
     compare_lesions,

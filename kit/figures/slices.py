@@ -4,11 +4,14 @@ Slices are drawn as radiologists look at them: nose up, the patient's right on t
 """
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
 
 from kit.figures.style import SKY, clear
 from kit.scans import crop, foreground
 
+SEEN_THROUGH = 0.6  # opacity of probabilities over a scan
 BEHIND_TEXT = {"facecolor": "black", "alpha": 0.6, "edgecolor": "none", "pad": 0.8}  # white words on bright tissue
 
 
@@ -32,7 +35,7 @@ def show_slice(ax, image_slice, label=None, probability=None, *, window=None, ti
     ax.imshow(image_slice, cmap="gray", vmin=low, vmax=high)
     if probability is not None:
         heat = np.ma.masked_less(probability, threshold)
-        ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.6, interpolation="nearest")
+        ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=SEEN_THROUGH, interpolation="nearest")
     if label is not None:
         ax.add_collection(LineCollection(_outline(np.asarray(label) > 0), colors=SKY, linewidths=1))
     ax.set_title(title or "", fontsize=9)
@@ -78,6 +81,22 @@ def finding_crops(axes, image, centres, *, titles=(), half=24, label=None, proba
         cut = [None if a is None else crop(a, centre, (0, half, half))[0] for a in (image, label, probability)]
         show_slice(ax, *cut, window=window, title=title)
     return clear(axes)
+
+
+def scale_bar(ax, mm, spacing_mm=1.0):
+    """Draw a bar of a length in mm into the lower left corner of axes that show a slice."""
+    bottom, left = np.interp([0.04, 0.05], [0, 1], ax.get_ylim()), np.interp(0.04, [0, 1], ax.get_xlim())
+    length = mm / spacing_mm
+    ax.plot([left, left + length], [bottom[0]] * 2, color="white", linewidth=2)
+    words = f"{mm / 10:g} cm"
+    ax.text(left + length / 2, bottom[1], words, color="white", ha="center", va="bottom", fontsize=7)
+    return ax
+
+
+def probability_bar(figure, axes):
+    """Draw a bar of the colours in which `show_slice` draws probabilities beside some axes."""
+    heat = ScalarMappable(Normalize(0, 1), "inferno")
+    return figure.colorbar(heat, ax=axes, label="probability of lesion", shrink=0.5, pad=0.01, alpha=SEEN_THROUGH)
 
 
 def three_planes(axes, image, label=None, *, window=None, title=""):

@@ -9,7 +9,7 @@ from matplotlib.ticker import EngFormatter
 
 from kit.figures.evaluation import precision_recall, published_point, recall_over_size
 from kit.figures.experiments.records import learning_curves
-from kit.figures.slices import finding_crops, show_slice
+from kit.figures.slices import finding_crops, probability_bar, scale_bar, show_slice
 from kit.figures.style import BLUE, GREEN, GREY, KIND_COLOURS, ORANGE, clear, labelled, network_style
 from kit.metrics import recall_by_size, summarise
 from kit.samplers import patches
@@ -171,7 +171,7 @@ def sampled_panel(figure, name, sweeps, lesions, compared):
 
 
 def lesion_panel(figure, lesions, load):
-    """Show lesions side by side, each with its label, and below it with its probability (Fig. A.1).
+    """Show lesions side by side, each with its label, below it with its probability and a bar of colours (Fig. A.1).
 
     Parameters
     ----------
@@ -186,4 +186,7 @@ def lesion_panel(figure, lesions, load):
         title = f"{lesion.scan_id}, {lesion.diameter_mm:.1f} mm, {'found' if lesion.found else 'missed'}"
         finding_crops(upper, scan.image, [lesion.centre], titles=[title], label=scan.label)
         finding_crops(lower, scan.image, [lesion.centre], probability=probability)
+    if len(lesions):
+        scale_bar(axes[0, 0], 10)
+        probability_bar(figure, axes)
     return figure

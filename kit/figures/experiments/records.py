@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 
 from kit.figures.evaluation import froc_axis, precision_recall, recall_over_size_curves
-from kit.figures.slices import show_slice
+from kit.figures.slices import probability_bar, scale_bar, show_slice
 from kit.figures.style import BLUE, GREY, PALE, STAR, clear, labelled, network_style
 from kit.metrics import froc, recall_curve, summarise
 
@@ -225,13 +225,10 @@ def map_gallery(figure, slices, at, networks=None, *, columns=4, threshold=SHOWN
     show_slice(axes.flat[0], image, slices.labels[at], title="label")
     for ax, (name, probability) in zip(axes.flat[1:], maps.items(), strict=False):
         show_slice(ax, image, probability=probability, title=name, threshold=threshold)
-        heat = ax.images[-1]
     for ax in axes.flat[: len(maps) + 1]:
         ax.set_aspect(row.spacing_row_mm / row.spacing_column_mm)
-    length, bottom = BAR_MM / row.spacing_column_mm, 0.96 * image.shape[0]
-    axes.flat[0].plot([5, 5 + length], [bottom, bottom], color="white", linewidth=2)
-    axes.flat[0].text(5 + length / 2, bottom - 3, f"{BAR_MM / 10:g} cm", color="white", ha="center", fontsize=7)
+    scale_bar(axes.flat[0], BAR_MM, row.spacing_column_mm)
     if maps:
-        figure.colorbar(heat, ax=axes, label="probability of lesion", shrink=0.5, pad=0.01)
+        probability_bar(figure, axes)
     figure.suptitle(f"{row.scan_id}, slice {row.slice}: {row.what}")
     return figure
