@@ -20,6 +20,7 @@ from kit.metrics import (
 )
 
 RATES = (8, 4, 2, 1)  # false positives a scan at which recall is compared
+TEST_DRAWS = 10_000  # with 2,000 no p is below 0.001, too coarse to be corrected for some thirty comparisons
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def compare_recorded(record, before, after, threshold=0.5, labels=("clean", "cle
         if not mine:
             raise RunError(f"{name} with {kind} labels is not recorded; `python -m kit record` can add it")
         sides.append(sweep_at(mine.sampled, threshold))
-    return compare(*sides, trainings="seed").loc[list(SCORES)]
+    return compare(*sides, trainings="seed", draws=TEST_DRAWS).loc[list(SCORES)]
 
 
 def whole_scan_table(record, names=None, rates=RATES, labels="clean"):
@@ -200,7 +201,9 @@ def whole_scan_changes(record, pairs, rates=(8, 2)):
         both = set.intersection(*(set(points.patient_id) for points in sides))
         sides = [points[points.patient_id.isin(both)] for points in sides]
         if both:
-            rows[f"{before} → {after}"] = compare_froc(*sides, rates, trainings="seed").drop(index="average")
+            rows[f"{before} → {after}"] = compare_froc(*sides, rates, trainings="seed", draws=TEST_DRAWS).drop(
+                index="average"
+            )
             rows[f"{before} → {after}"].insert(0, "patients", len(both))
     if not rows:
         names = ["change", "false positives a scan"]
@@ -248,7 +251,7 @@ def found_by(record, rate=8, labels="clean"):
     return known.join(shares[[name for name in record.names(labels) if name in shares]])
 
 
-def outline_changes(record, pairs, rates=(8, 2), *, draws=2000, seed=0):
+def outline_changes(record, pairs, rates=(8, 2), *, draws=TEST_DRAWS, seed=0):
     """What going from one recorded experiment to another changed of the outlines of the lesions that both find.
 
     A lesion's Dice is its mean over the trainings that find it; patients are drawn, as in `kit.metrics.intervals`.
