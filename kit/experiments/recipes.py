@@ -179,6 +179,16 @@ def check_common(profile, device):
     check_device(device)
 
 
+def place_of(name):
+    """Where a run's name belongs among others: in the order of `EXPERIMENTS`, variants after their own; others last.
+
+    >>> sorted(["mine", "D+by-size", "FCN", "D"], key=place_of)
+    ['D', 'D+by-size', 'FCN', 'mine']
+    """
+    base, _, variant = name.partition("+")
+    return list(EXPERIMENTS).index(base) if base in EXPERIMENTS else len(EXPERIMENTS), variant != ""
+
+
 def run_size(experiment, profile, options=(), *, examples="segments"):
     """The size of a run as `kit.experiments.train` takes it: epochs, steps or patches an epoch, validation_patches.
 

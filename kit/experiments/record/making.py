@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from kit.experiments.faults import FAULTS, with_faults
-from kit.experiments.recipes import EXPERIMENTS, run_experiment
+from kit.experiments.recipes import EXPERIMENTS, place_of, run_experiment
 from kit.experiments.runs import RunError, check_choices, environment
 from kit.metrics import (
     PARTITION_MARGIN_MM,
@@ -203,9 +203,8 @@ def _gathered(paths, before):
         old = pd.read_csv(before)
         keys, known = (pd.MultiIndex.from_frame(rows[["experiment", "labels", "seed"]]) for rows in (old, whole))
         whole = pd.concat([old[~keys.isin(known)], whole], ignore_index=True)
-    places = {name: at for at, name in enumerate(EXPERIMENTS)}  # those unknown here come last
-    order = whole.experiment.map(lambda name: (places.get(name.partition("+")[0], len(places)), "+" in name))
-    whole = whole.assign(order=order).sort_values(["labels", "order", "experiment", "seed"], kind="stable")
+    whole = whole.assign(order=whole.experiment.map(place_of))
+    whole = whole.sort_values(["labels", "order", "experiment", "seed"], kind="stable")
     return whole.drop(columns="order")
 
 

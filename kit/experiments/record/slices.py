@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from kit.experiments.recipes import place_of
 from kit.experiments.runs import RunError
 from kit.scans import components, load_map, load_row, replacing, write_table
 
@@ -95,11 +96,11 @@ def _add(old, test, done, out):
 
 
 def _finished(runs, labels, seed):
-    """Experiment to folder of the finished trainings of a seed, variants left out."""
+    """Experiment to folder of the finished trainings of a seed, in the experiments' order, variants left out."""
     folders = {path.parent.name: path.parent for path in sorted(Path(runs).glob("*/borders.csv"))}
     end = f"-{labels}-{seed}"
     done = {name.removesuffix(end): folder for name, folder in folders.items() if name.endswith(end)}
-    done = {name: folder for name, folder in done.items() if "+" not in name}
+    done = {name: done[name] for name in sorted(done, key=place_of) if "+" not in name}
     if not done:
         raise RunError(f"{runs}: no finished training with {labels} labels and seed {seed}")
     return done

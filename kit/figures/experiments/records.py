@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 
 from kit.figures.evaluation import froc_axis, precision_recall, recall_over_size_curves
-from kit.figures.slices import probability_bar, scale_bar, show_slice
+from kit.figures.slices import frame_head, probability_bar, scale_bar, show_slice
 from kit.figures.style import BLUE, GREY, PALE, STAR, clear, labelled, network_style
 from kit.metrics import froc, recall_curve, summarise
 
@@ -205,8 +205,8 @@ def found_matrix(ax, shares):
     return labelled(ax, "", "lesions by diameter (mm); a triangle: found by none", "")
 
 
-def map_gallery(figure, slices, at, networks=None, *, columns=4, threshold=SHOWN_FROM):
-    """Show one whole slice and the networks' probabilities on it, with a scale bar and a bar of colours (Fig. A.1).
+def map_gallery(figure, slices, at, networks=None, *, columns=5, threshold=SHOWN_FROM):
+    """Show a whole slice and the networks' probabilities on it, framed by the head, with a scale and colours (Fig. A.1).
 
     Parameters
     ----------
@@ -226,7 +226,7 @@ def map_gallery(figure, slices, at, networks=None, *, columns=4, threshold=SHOWN
     for ax, (name, probability) in zip(axes.flat[1:], maps.items(), strict=False):
         show_slice(ax, image, probability=probability, title=name, threshold=threshold)
     for ax in axes.flat[: len(maps) + 1]:
-        ax.set_aspect(row.spacing_row_mm / row.spacing_column_mm)
+        frame_head(ax, image).set_aspect(row.spacing_row_mm / row.spacing_column_mm)
     scale_bar(axes.flat[0], BAR_MM, row.spacing_column_mm)
     if maps:
         probability_bar(figure, axes)
