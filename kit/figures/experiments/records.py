@@ -206,7 +206,7 @@ def found_matrix(ax, shares):
 
 
 def map_gallery(figure, slices, at, networks=None, *, columns=5, threshold=SHOWN_FROM):
-    """Show a whole slice and the networks' probabilities on it, framed by the head, with a scale and colours (Fig. A.1).
+    """Show a whole slice and the networks' probabilities on it, framed by the head, with scale and colours (Fig. A.1).
 
     Parameters
     ----------
