@@ -125,7 +125,7 @@ def froc_lines(ax, points, names, behind=()):
         Experiments; those that are not recorded have no line.
     """
     for name in (*behind, *names):
-        style = {"color": network_style(name)["color"]} if name in names else {"color": PALE, "linewidth": 0.8}
+        style = network_style(name) | {"marker": ""} if name in names else {"color": PALE, "linewidth": 0.8}
         for seed, part in points[points.experiment == name].groupby("seed"):
             curve, first = froc(part), seed == points.seed[points.experiment == name].min()
             label = name if first and name in names else None
