@@ -184,6 +184,7 @@ def test_recall_on_whole_scans_is_that_of_each_training_at_so_many_false_positiv
     assert (found.corrected >= found.p).all()
     assert found.patients.eq(twice.points.patient_id.nunique()).all()
     assert whole_scan_changes(twice, [("A", "C")]).empty
+    assert whole_scan_changes(read_record(""), [("A", "B")]).empty
 
 
 def test_networks_that_mapped_different_scans_are_compared_on_those_that_both_mapped(twice):

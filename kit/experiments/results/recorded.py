@@ -198,9 +198,9 @@ def whole_scan_changes(record, pairs, rates=(8, 2)):
     rows = {}
     for before, after in dict.fromkeys(pairs):
         sides = [record.of(name).points for name in (before, after)]
-        both = set.intersection(*(set(points.patient_id) for points in sides))
-        sides = [points[points.patient_id.isin(both)] for points in sides]
-        if both:
+        if all(map(len, sides)):
+            both = set.intersection(*(set(points.patient_id) for points in sides))
+            sides = [points[points.patient_id.isin(both)] for points in sides]
             rows[f"{before} → {after}"] = compare_froc(*sides, rates, trainings="seed", draws=TEST_DRAWS).drop(
                 index="average"
             )
