@@ -44,6 +44,7 @@ from kit.experiments import (
     run_all,
     run_notebook,
     to_html,
+    weights_of,
     write_index,
 )
 from kit.figures import write_report
@@ -187,6 +188,8 @@ def record(given):
     check_device(given.device)
     for name in given.experiments:
         experiment_of(name)  # before hours of work on those before it
+    for name, file in given.weights:
+        weights_of(name, file)
     if given.threads:
         torch.set_num_threads(given.threads)
     options = {

@@ -57,6 +57,7 @@ def test_an_argument_that_cannot_be_read_ends_with_code_2_and_its_name(arguments
         (["run", "15_comparison", "-o", "x.ipynb", "-p", "profile", "huge"], "profile is 'huge': choose one of quick"),
         (["record", "--device", "gpu"], "device is 'gpu'"),
         (["record", "--device", "cpu", "--experiments", "Z"], "experiment is 'Z'"),
+        (["record", "--device", "cpu", "--weights", "D", "D.safetensors"], "D: is the name of an experiment"),
     ],
 )
 def test_what_cannot_be_used_ends_with_code_2_and_one_message(arguments, message, capsys, monkeypatch, tmp_path):

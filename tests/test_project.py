@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from kit.experiments import EXPERIMENTS
+from kit.experiments import EXPERIMENTS, format_recall, operating_table, read_record, whole_scan_table
 from kit.metrics import RULES
 from kit.models import NETWORKS, Detector, weights_metadata
 from kit.samplers import SCHEMES
@@ -222,3 +222,23 @@ def test_trained_networks_that_are_shipped_load_and_have_a_card(path):
     assert detector.network.name == about["network"]
     assert about["training_scans"]
     assert f"**{path.stem}**" in read("weights/README.md")
+
+
+def test_the_results_in_the_readme_are_those_of_the_record():
+    record = read_record(ROOT / "results" / "record")
+    recall, rows = format_recall(whole_scan_table(record)), {}
+    for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines():
+        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        if name and len(cells) == 6 and cells[0][:1].isdigit():
+            rows[name.split(":")[0]] = cells
+    words = {
+        "D+hard-negatives": "D with hard negatives",
+        "G+balanced": "G with D's sampling",
+        "D (weights)": "D of `weights/`",
+    }
+    assert list(rows) == [words.get(name, name) for name in record.names()]
+    for name, (best, *further, large, _) in zip(record.names(), rows.values(), strict=True):
+        wanted = [recall.loc[name, f"{rate} FP a scan"] for rate in (8, 4, 2, 1)]
+        assert [best, *further] == [wanted[0], *(cell.split()[0] for cell in wanted[1:])], name
+        of_5_mm = operating_table(record.of(name)).recall_5mm.groupby(level=1).mean()
+        assert large == f"{100 * of_5_mm[8]:.0f} / {100 * of_5_mm[1]:.0f}", name

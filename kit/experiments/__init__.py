@@ -36,6 +36,7 @@ from kit.experiments.record import (
     record_cohort,
     record_experiment,
     record_weights,
+    weights_of,
 )
 from kit.experiments.related import compare_methods, fit_method, measure_change, record_related, train_unet
 from kit.experiments.results import (

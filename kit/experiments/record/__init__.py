@@ -8,5 +8,6 @@ from kit.experiments.record.making import (
     record_cohort,
     record_experiment,
     record_weights,
+    weights_of,
 )
 from kit.experiments.record.slices import Slices, cut_slices, read_slices

@@ -135,8 +135,8 @@ def record_weights(name, path, table, runs, *, seed=2015, scans=None, device="au
     name : str
         Of the run, such as "D (weights)"; not that of an experiment.
     path : path
-        Weights with the metadata of a run of this kit. What the table's row says of the training is read from these,
-        and from `<stem>_history.csv` beside them where it is.
+        Weights with the metadata of a run of this kit. What the table's row says of the training is read from these
+        ("unknown" where they are silent), and from `<stem>_history.csv` beside them where it is.
     table, runs, seed, scans
         As for `record_experiment`.
 
@@ -150,11 +150,7 @@ def record_weights(name, path, table, runs, *, seed=2015, scans=None, device="au
     kit.experiments.RunError
         Before any work for the name of an experiment, or weights that do not say which network they are of.
     """
-    if name.partition("+")[0] in EXPERIMENTS:
-        raise RunError(f"{name}: is the name of an experiment; give these weights another, such as '{name} (weights)'")
-    said, beside = weights_metadata(path), Path(path).with_name(f"{Path(path).stem}_history.csv")
-    if missing := [word for word in ("network", "patches_worth", "voxels_learnt") if word not in said]:
-        raise RunError(f"{path}: its metadata lack {', '.join(missing)}; give weights that a run of this kit wrote")
+    said, beside = weights_of(name, path), Path(path).with_name(f"{Path(path).stem}_history.csv")
     known = pd.DataFrame([{"patches_worth": int(said["patches_worth"]), "voxels_learnt": int(said["voxels_learnt"])}])
     history = pd.read_csv(beside) if beside.is_file() else known.assign(epoch=1, seconds=np.nan)
     folder, detector = Path(runs) / f"{name}-clean-{seed}", Detector.load(said["network"], path)
@@ -176,6 +172,19 @@ def experiment_of(name, **words):
     base, _, variant = name.partition("+")
     check_choices(experiment=(base, EXPERIMENTS), **({"variant": (variant, VARIANTS)} if variant else {}), **words)
     return base, VARIANTS.get(variant, {})
+
+
+def weights_of(name, path):
+    """The metadata of weights that are to stand in a record under a name of their own.
+
+    RunError for the name of an experiment, or weights that do not say which network they are of, and how far it came.
+    """
+    if name.partition("+")[0] in EXPERIMENTS:
+        raise RunError(f"{name}: is the name of an experiment; give these weights another, such as '{name} (weights)'")
+    said = weights_metadata(path)
+    if missing := [word for word in ("network", "patches_worth", "voxels_learnt") if word not in said]:
+        raise RunError(f"{path}: its metadata lack {', '.join(missing)}; give weights that a run of this kit wrote")
+    return said
 
 
 def gather(runs, out):
