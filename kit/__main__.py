@@ -187,7 +187,7 @@ def record(given):
     """Run experiments at a larger size than a notebook's, one after the other; a stopped one goes on where it was."""
     check_device(given.device)
     for name in given.experiments:
-        experiment_of(name)  # before hours of work on those before it
+        experiment_of(name, vars(given))  # before hours of work on those before it
     for name, file in given.weights:
         weights_of(name, file)
     if given.threads:

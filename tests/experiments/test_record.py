@@ -152,6 +152,26 @@ def test_a_variant_is_named_after_its_experiment_and_fewer_whole_scans_are_mappe
         record_experiment("A+chort", table, tmp_path, **SIZE)
 
 
+@pytest.mark.parametrize(("name", "budget", "examples"), [("A+patches", 315, "patches"), ("A+longer", 10, "segments")])
+def test_a_variants_budget_is_a_multiple_of_that_of_its_experiment(
+    name, budget, examples, table, tmp_path, monkeypatch
+):
+    """One step costs as much as 52.5 patches, and a longer run has 5 steps for 3."""
+    seen = {}
+
+    def spied(*_, **size):
+        seen.update(size)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kit.experiments.record.making.run_experiment", spied)
+    with pytest.raises(KeyboardInterrupt):
+        record_experiment(name, table, tmp_path, **SIZE | {"examples": "segments", "budget": 6})
+    assert (seen["budget"], seen["examples"], "times" in seen) == (budget, examples, False)
+    for size in (SIZE, {"examples": "segments"}):
+        with pytest.raises(RunError, match="multiple of a number of steps"):
+            record_experiment(name, table, tmp_path, **size)
+
+
 def test_faulty_labels_are_seen_in_training_only(table, tmp_path, monkeypatch):
     seen = {}
 

@@ -49,13 +49,14 @@ from kit.scans import (
 
 ROOT = Path(__file__).resolve().parents[3]
 TABLES = ("runs", "histories", "sweeps", "points", "lesions", "sampled", "borders")
-VARIANTS = {  # of an experiment: what `+word` after its name changes
+VARIANTS = {  # of an experiment: what `+word` after its name changes, "times" being how often the budget
     "hard-negatives": {"scheme": "hard-negatives"},
     "by-size": {"scheme": "by-size"},
     "balanced": {"scheme": "balanced"},
     "cohort": {"intensities": "cohort"},
-    "patches": {"examples": "patches"},
+    "patches": {"examples": "patches", "times": 52.5},  # one step of D costs as much as so many patches
     "scanner": {"augment": "scanner"},
+    "longer": {"times": 5 / 3},  # D's training then lasts as long as G's
 }
 ABOVE = 0.1  # whole scans are mapped around what exceeds it
 CHANCE_AT = (0.3, 0.5, 0.7, 0.9, 0.99)  # thresholds of the chance control
@@ -105,14 +106,14 @@ def record_experiment(
     Raises
     ------
     kit.experiments.RunError
-        Before any work for an unknown experiment, variant or kind of labels, and as `kit.experiments.run_experiment`.
+        Before any work for an unknown experiment, variant or kind of labels, for a variant that is a multiple of a
+        budget where none is given in steps, and as `kit.experiments.run_experiment`.
     """
-    base, variant = experiment_of(name, labels=(labels, FAULTS))
+    base, size = experiment_of(name, {"dtype": "float32"} | size, labels=(labels, FAULTS))
     folder, seen = Path(runs) / f"{name}-{labels}-{seed}", table
     if labels != "clean":
         seen = table[table.split.isin(["train", "validation"])]
         seen = with_faults(seen, Path(runs) / f"labels-{labels}", labels, seed=seed, progress=progress)
-    size = {"dtype": "float32"} | size | variant
     options = {"cache_dir": Path(runs) / "cache", "seed": seed, "device": device, "progress": progress, **size}
     network, statistics, history = run_experiment(base, seen, folder, **options)
     options = {"scans": scans, "device": device, "progress": progress}
@@ -161,17 +162,25 @@ def record_weights(name, path, table, runs, *, seed=2015, scans=None, device="au
     return _write_run(named, said["network"], table, history, about, evaluated, folder)
 
 
-def experiment_of(name, **words):
-    """The experiment and the options of a name such as "D" or "D+hard-negatives"; RunError for an unknown one.
+def experiment_of(name, size=(), **words):
+    """The experiment of a name such as "D" or "D+hard-negatives", and the options of a run with those of the variant.
 
+    RunError for an unknown one, and for a multiple of a budget that is not given, or not in steps.
     `words` are more choices to be checked with it, see `kit.experiments.check_choices`.
 
     >>> experiment_of("D+cohort")
     ('D', {'intensities': 'cohort'})
+    >>> experiment_of("D+patches", {"budget": 2400})
+    ('D', {'budget': 126000, 'examples': 'patches'})
     """
     base, _, variant = name.partition("+")
     check_choices(experiment=(base, EXPERIMENTS), **({"variant": (variant, VARIANTS)} if variant else {}), **words)
-    return base, VARIANTS.get(variant, {})
+    size, changed = dict(size), dict(VARIANTS.get(variant, {}))
+    if times := changed.pop("times", None):
+        if not size.get("budget") or size.get("examples", "segments") != "segments":
+            raise RunError(f"{name}: is a multiple of a number of steps; give budget, with examples 'segments'")
+        size["budget"] = round(size["budget"] * times)
+    return base, size | changed
 
 
 def weights_of(name, path):
