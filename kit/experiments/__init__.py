@@ -1,21 +1,9 @@
 """The thesis' experiments and yours: recipes, training, runs, records, results, and notebooks as programs."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from kit.experiments.faults import FAULTS, LabelFaults, add_faults, with_faults
-from kit.experiments.notebooks import (
-    NOTEBOOK_FOLDER,
-    WIDGET,
-    NotebookError,
-    Parameter,
-    clean,
-    find_notebook,
-    known_parameters,
-    minutes,
-    numbered_notebooks,
-    parameters_from_text,
-    run_all,
-    run_notebook,
-)
-from kit.experiments.pages import Heading, heading, main_figure, to_html, write_index
 from kit.experiments.recipes import (
     EXPERIMENTS,
     PROFILES,
@@ -69,3 +57,18 @@ from kit.experiments.results import (
 from kit.experiments.runs import Run, RunError, check_device, environment, open_run, without_places
 from kit.experiments.steps import evaluate, hard_negatives
 from kit.experiments.training import EXAMPLES, train
+
+if TYPE_CHECKING:
+    from kit.experiments.notebooks import (  # isort: skip
+        NOTEBOOK_FOLDER, WIDGET, NotebookError, Parameter, clean, find_notebook, known_parameters, minutes,
+        numbered_notebooks, parameters_from_text, run_all, run_notebook,
+    )  # fmt: skip
+    from kit.experiments.pages import Heading, heading, main_figure, to_html, write_index
+
+
+def __getattr__(name):
+    """Notebooks as programs and as pages, when they are asked for: what they need takes as long to import as torch."""
+    for module in ("notebooks", "pages"):
+        if not name.startswith("_") and hasattr(found := import_module(f"{__name__}.{module}"), name):
+            return getattr(found, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

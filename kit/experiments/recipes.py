@@ -143,7 +143,7 @@ def run_experiment(
     run = open_run(folder, {"experiment": name, **words, **start, "seed": seed, **_decisive(size, examples)})
     cache, progress = cache_dir or run.folder.parent / "cache", options.get("progress", True)
     reading = {"intensities": intensities, "search": search, "workers": workers, "progress": progress}
-    cohort = prepare(select(table, "train"), cache, **known, **reading)
+    cohort = prepare(select(table, "train"), cache, augment=augment, **known, **reading)
     validation = prepare(select(table, "validation"), cache, statistics=cohort.statistics, **reading)
     about = {"experiment": name, **words, **start, **_priors(cohort, scheme), **_as_metadata(cohort.statistics)}
     given = {"examples": examples, "scheme": scheme, "augment": augment, "seed": seed, "run": run, "metadata": about}

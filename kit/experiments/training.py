@@ -137,7 +137,7 @@ def train(
         If the run's checkpoint comes from other settings.
     """
     _check_words(dtype=(dtype, PRECISIONS), examples=(examples, EXAMPLES))
-    augmentation_of(augment, cohort.statistics)
+    augmentation_of(augment, cohort)
     device = choose_device(device)
     settings = {
         "network": network.name, "examples": examples, "scheme": scheme, "validation_patches": validation_patches,

@@ -11,7 +11,6 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
-from nilearn import datasets
 from scipy import ndimage
 from tqdm.auto import tqdm
 
@@ -211,6 +210,8 @@ def compare_scans(table, *, progress=True):
 @cache
 def _tissue_maps():
     """The template at 2 mm: fluid, grey and white matter (3, slice, row, column) in [0, 1]; depth in its brain (mm)."""
+    from nilearn import datasets  # heavy, and only needed here
+
     loaders = datasets.load_mni152_template, datasets.load_mni152_gm_template, datasets.load_mni152_wm_template
     files = (load(resolution=2).get_fdata(dtype=np.float32) for load in loaders)  # axes right, front, up
     t1, grey, white = (volume.transpose(2, 1, 0)[:, ::-1, ::-1] for volume in files)

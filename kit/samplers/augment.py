@@ -69,22 +69,26 @@ class Looks(NamedTuple):
     seed: int
 
 
-def augmentation_of(augment, statistics="brain"):
+def augmentation_of(augment, cohort=None):
     """The `Augmentation` of a name in `AUGMENTATIONS` (None for "none"), or itself.
 
-    SamplerError for another name, or where the cohort's `statistics` are not "brain".
+    SamplerError for another name, or where a cohort is given that was not prepared for it.
     """
     if not isinstance(augment, Augmentation) and augment not in AUGMENTATIONS:
         raise SamplerError(
             f"augment is {augment!r}{nearest(augment, AUGMENTATIONS)}; choose one of {', '.join(AUGMENTATIONS)}"
         )
     found = augment if isinstance(augment, Augmentation) else AUGMENTATIONS[augment]
-    if found is not None and statistics != "brain":
+    if found is not None and not (cohort is None or _is_prepared(cohort)):
         raise SamplerError(
-            f"augment is {augment!r}, which changes a scan in units of its brain's signal: prepare scans with "
-            "intensities='brain', or choose augment='none'"
+            f"augment is {augment!r}, which changes a scan in units of its brain's signal and takes its skull off: "
+            "prepare scans with intensities='brain' and the same augment, or choose augment='none'"
         )
     return found
+
+
+def _is_prepared(cohort):
+    return cohort.statistics == "brain" and all(scan.beyond is not None for scan in cohort.scans)
 
 
 def with_looks(table, augment, seed):

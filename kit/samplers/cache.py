@@ -3,7 +3,7 @@
 Each scan becomes a float16 volume and lists of voxels (lesion, healthy and not black), so that memory does not grow
 with the number of scans. Which voxels of a lesion lie on its border, or would survive an erosion, is found
 once and kept with them, because every epoch asks for it. The brain, which takes seconds to find, is added when scans
-are first normalised by it.
+are first normalised by it, and where it ends when skulls are first taken off.
 """
 
 import warnings
@@ -52,7 +52,17 @@ class Cohort:
         return self.scans[index].volume.astype(np.float32) * scale[index] + offset[index]
 
 
-def prepare(table, cache_dir, *, intensities="cohort", statistics=None, search="head", workers=1, progress=True):
+def prepare(
+    table,
+    cache_dir,
+    *,
+    intensities="cohort",
+    statistics=None,
+    search="head",
+    augment="none",
+    workers=1,
+    progress=True,
+):
     """Bring the scans of a manifest table into a cache of memory-mapped arrays and normalise them alike.
 
     Parameters
@@ -72,6 +82,9 @@ def prepare(table, cache_dir, *, intensities="cohort", statistics=None, search="
     search : {"head", "brain"}
         Where healthy voxels are drawn in scans without a `mask`, see `kit.scans.search_region`. It says nothing of
         how intensities are normalised.
+    augment : str or Augmentation
+        What the scans are prepared for, see `kit.samplers.patches`. With any but "none", and intensities "brain", it is
+        found out where each brain ends, which takes seconds a scan.
     workers : int
         How many processes prepare. 1 is this process; a script that asks for more needs
         ``if __name__ == "__main__"``. Memory grows with the workers (some 0.6 GB each for a scan of 10 million voxels)
@@ -100,10 +113,11 @@ def prepare(table, cache_dir, *, intensities="cohort", statistics=None, search="
         raise ScanError(f"search is {search!r}; choose one of {', '.join(SEARCHES)}")
     if workers < 1:
         raise SamplerError(f"workers is {workers}; give how many processes prepare, at least 1")
-    rows, with_brain = table.to_dict("records"), intensities == "brain"
-    jobs = [(row, Path(cache_dir), search, with_brain) for row in rows]
+    rows = table.to_dict("records")
+    parts = ("facts", "brain", "beyond")[: 1 + (intensities == "brain") * (1 + (augment != "none"))]
+    jobs = [(row, Path(cache_dir), search, parts) for row in rows]
     folders = _folders(jobs, workers, progress)
-    scans = tuple(open_entry(folder, row["scan_id"], with_brain) for folder, row in zip(folders, rows, strict=True))
+    scans = tuple(open_entry(folder, row["scan_id"], parts) for folder, row in zip(folders, rows, strict=True))
     if intensities != "cohort":
         return Cohort(scans, intensities)
     return Cohort(scans, tuple(statistics) if statistics is not None else _pooled_statistics(scans))

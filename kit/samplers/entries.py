@@ -3,7 +3,8 @@
     <key>/
       volume.npy lesion.npy healthy.npy component.npy depth.npy      arrays of `PreparedScan`
       facts.json      its numbers, and a checksum of each array: written last, so that an entry without it is not whole
-      beyond.npy brain.json      the same of the brain, once scans are normalised by it
+      brain.json      the same of the brain, once scans are normalised by it
+      beyond.npy beyond.json      where it ends, once an augmentation takes skulls off
     contents/<name>      digest of a file, found by path, size and time of change, so that it is read once
 
 Each file is written whole or not at all. An entry is read to its last byte before it is used.
@@ -13,7 +14,7 @@ import errno
 import hashlib
 import json
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,11 @@ from kit.scans import (
 
 PREPARATION = 4  # raise it when what is written to the cache changes: older entries are then left aside
 LARGEST_PLANE = 51  # a lesion voxel with nothing but black in a plane of this width has no patch worth learning
-ARRAYS = ("volume", "lesion", "healthy", "component", "depth")
+PARTS = {  # of an entry, each made when it is first asked for: its arrays, beside facts of the same name
+    "facts": ("volume", "lesion", "healthy", "component", "depth"),
+    "brain": (),
+    "beyond": ("beyond",),
+}
 BORDER, ERODED, ERODED_BORDER = 1, 2, 4  # bits of `PreparedScan.depth`
 CHUNK = 1 << 20  # bytes read at a time where all of a file is
 
@@ -46,8 +51,9 @@ class PreparedScan:
     `healthy` are ascending int32 positions in the flattened volume; `component` (int32, the lesion's number) and
     `depth` (uint8, see `depth_of`) go with `lesion`; `mean` and `sd` are over its `voxels` non-black voxels.
 
-    Where scans were prepared with `intensities="brain"`, `brain` is `kit.scans.brain_statistics`, and `beyond` (int8
-    (slice, row, column)) says how many mm a voxel lies outside the brain, below 0 inside it and around lesions.
+    Where scans were prepared with `intensities="brain"`, `brain` is `kit.scans.brain_statistics`; where they were
+    prepared for an augmentation, `beyond` (int8 (slice, row, column)) says how many mm a voxel lies outside the brain,
+    below 0 inside it and around lesions.
     """
 
     scan_id: str
@@ -72,16 +78,15 @@ class PreparedScan:
         return label.reshape(self.volume.shape)
 
 
-def whole_entry(row, cache_dir, search, with_brain):
-    """The folder of a scan's entry where all of it is there and undamaged, or None; nothing is made."""
+def whole_entry(row, cache_dir, search, parts):
+    """The folder of a scan's entry where these of `PARTS` are there and undamaged, or None; nothing is made."""
     folder = cache_dir / _key(row, cache_dir, search)
-    parts = [("facts", ARRAYS), *([("brain", ("beyond",))] if with_brain else [])]
-    whole = all((folder / f"{name}.json").exists() and not _damage(folder, name, arrays) for name, arrays in parts)
+    whole = all((folder / f"{name}.json").exists() and not _damage(folder, name) for name in parts)
     return folder if whole else None
 
 
-def ensure(row, cache_dir, search, with_brain):
-    """See to it that a manifest row's scan is in the cache, whole: made where it is missing or damaged.
+def ensure(row, cache_dir, search, parts):
+    """See to it that these of `PARTS` of a manifest row's scan are in the cache: made where missing or damaged.
 
     Returns
     -------
@@ -96,14 +101,14 @@ def ensure(row, cache_dir, search, with_brain):
         Where the scan cannot be read, or the entry not be written. Other entries are not touched.
     """
     folder, notes = cache_dir / _key(row, cache_dir, search), []
-    parts = [("facts", ARRAYS, _make), *([("brain", ("beyond",), _make_brain)] if with_brain else [])]
+    make = {"facts": _make, "brain": _make_brain, "beyond": _make_beyond}
     try:
-        for name, arrays, make in parts:
+        for name in parts:
             if not (folder / f"{name}.json").exists():
-                make(row, folder, search)
-            elif damage := _damage(folder, name, arrays):
+                make[name](row, folder, search)
+            elif damage := _damage(folder, name):
                 notes.append(f"the prepared scan {row['scan_id']} was damaged ({damage}) and is made anew")
-                make(row, folder, search)
+                make[name](row, folder, search)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(error.errno, f"no space is left in {cache_dir}; free some, or give another folder") from error
@@ -111,15 +116,12 @@ def ensure(row, cache_dir, search, with_brain):
     return folder, "; ".join(notes)
 
 
-def open_entry(folder, scan_id, with_brain):
+def open_entry(folder, scan_id, parts):
     """A `PreparedScan` from an entry that `ensure` has seen to: arrays are mapped, not read."""
     facts = _read_facts(folder, "facts")[0]
-    arrays = {name: _map(folder / f"{name}.npy") for name in ARRAYS}
-    scan = PreparedScan(scan_id=scan_id, **arrays, **facts | {"spacing_mm": tuple(facts["spacing_mm"])})
-    if not with_brain:
-        return scan
-    brain = tuple(_read_facts(folder, "brain")[0]["brain"])
-    return replace(scan, brain=brain, beyond=_map(folder / "beyond.npy"))
+    arrays = {name: _map(folder / f"{name}.npy") for part in parts for name in PARTS[part]}
+    brain = tuple(_read_facts(folder, "brain")[0]["brain"]) if "brain" in parts else None
+    return PreparedScan(scan_id, **arrays, **facts | {"spacing_mm": tuple(facts["spacing_mm"])}, brain=brain)
 
 
 def depth_of(label):
@@ -184,9 +186,12 @@ def _make(row, folder, search):
 
 def _make_brain(row, folder, search):
     scan = load_row(row)
-    brain, unit = brain_statistics(scan.image, scan.spacing_mm)
-    beyond = beyond_brain(scan.image, (brain, unit), scan.spacing_mm, scan.label)
-    _write(folder, "brain", {"brain": [brain, unit]}, {"beyond": beyond})
+    _write(folder, "brain", {"brain": list(brain_statistics(scan.image, scan.spacing_mm))}, {})
+
+
+def _make_beyond(row, folder, search):
+    scan, statistics = load_row(row), tuple(_read_facts(folder, "brain")[0]["brain"])
+    _write(folder, "beyond", {}, {"beyond": beyond_brain(scan.image, statistics, scan.spacing_mm, scan.label)})
 
 
 def _write(folder, name, facts, arrays):
@@ -208,11 +213,11 @@ def _read_facts(folder, name):
     return json.loads(read["content"])
 
 
-def _damage(folder, name, arrays):
+def _damage(folder, name):
     """What is wrong with a part of an entry, or None."""
     try:
         checksums = _read_facts(folder, name)[1]
-        for array in arrays:
+        for array in PARTS[name]:
             if _checksum(folder / f"{array}.npy") != checksums[array]:
                 return f"{array}.npy has another checksum"
     except (OSError, ValueError, KeyError, TypeError) as error:

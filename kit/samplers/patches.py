@@ -43,7 +43,7 @@ def patches(cohort, rows, patch_shape, angles=None, device="cpu", augment="none"
     Raises
     ------
     SamplerError
-        For an unknown `augment`, or where it is asked for and the cohort is not normalised by the brain.
+        For an unknown `augment`, or where it is asked for and the cohort was not prepared for it.
 
     Examples
     --------
@@ -58,7 +58,7 @@ def patches(cohort, rows, patch_shape, angles=None, device="cpu", augment="none"
             [0., 0., 1.]])
     """
     depth, *plane = patch_shape
-    augmentation = augmentation_of(augment, cohort.statistics)
+    augmentation = augmentation_of(augment, cohort)
     mirror, zoom = placed(rows)
     reach = ceil(hypot(*plane) / 2 * zoom.max(initial=1))
     index = rows["scan"].cat.codes.to_numpy()

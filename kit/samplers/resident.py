@@ -52,7 +52,7 @@ class Resident:
     """
 
     def __init__(self, cohort, device, augment="none"):
-        self.augmentation = augmentation_of(augment, cohort.statistics)
+        self.augmentation = augmentation_of(augment, cohort)
         self.device, shapes = torch.device(device), [scan.volume.shape for scan in cohort.scans]
         sizes = [scan.volume.size for scan in cohort.scans]
         self.values = torch.empty(sum(sizes), dtype=torch.float16, device=device)

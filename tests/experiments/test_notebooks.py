@@ -1,12 +1,15 @@
 """Notebooks are refused before they run or run as asked, and what is left of two runs is the same bytes."""
 
 import re
+import subprocess
+import sys
 
 import nbformat
 import papermill
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+import kit
 from kit.__main__ import main
 from kit.experiments import (
     NOTEBOOK_FOLDER,
@@ -211,3 +214,13 @@ def test_commit_puts_the_executed_and_cleaned_notebook_in_its_place(kit_notebook
     before = write_notebook("1 / 0").read_bytes()
     assert main(["commit"]) == 2
     assert kit_notebooks.read_bytes() == before
+
+
+def test_a_notebook_starts_without_the_programs_that_run_notebooks_and_draw_heads():
+    """What the first cell of most notebooks imports; papermill, nbformat and nilearn take as long as torch."""
+    code = "import sys; from kit import experiments, figures, metrics, models, viewer; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "torch" in loaded
+    assert not {"papermill", "nbformat", "nilearn"} & set(loaded)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing_of_this_name'"):
+        _ = kit.experiments.nothing_of_this_name

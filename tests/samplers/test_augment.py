@@ -214,5 +214,6 @@ def test_unknown_names_and_scans_normalised_otherwise_are_refused(cohort):
         match=r"augment is 'scaner' \(perhaps 'scanner' is meant\); choose one of none, scanner",
     ):
         draw(cohort, augment="scaner")
-    with pytest.raises(SamplerError, match="intensities='brain'"):
-        patches(Cohort(cohort.scans, "scan"), rows, PATCH, augment="scanner")
+    for others in (Cohort(cohort.scans, "scan"), Cohort((replace(cohort.scans[0], beyond=None),), "brain")):
+        with pytest.raises(SamplerError, match="intensities='brain' and the same augment"):
+            patches(others, rows, PATCH, augment="scanner")

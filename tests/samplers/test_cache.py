@@ -37,29 +37,28 @@ def test_scan_intensities_give_every_scan_mean_0_and_sd_1(files, tmp_path):
 
 
 def test_brain_intensities_are_found_once_and_made_anew_where_they_are_damaged(files, tmp_path, monkeypatch):
-    beyond, asked = np.arange(SHAPE[0], dtype=np.int8)[:, None, None] * np.ones(SHAPE, np.int8), []
-
-    def found(*given):
-        asked.append(given)
-        return 250.0, 40.0
-
-    monkeypatch.setattr(entries, "brain_statistics", found)
-    monkeypatch.setattr(entries, "beyond_brain", lambda *given: beyond)
+    beyond, asked, ends = np.arange(SHAPE[0], dtype=np.int8)[:, None, None] * np.ones(SHAPE, np.int8), [], []
+    monkeypatch.setattr(entries, "brain_statistics", lambda *given: asked.append(given) or (250.0, 40.0))
+    monkeypatch.setattr(entries, "beyond_brain", lambda *given: ends.append(given[1]) or beyond)
     plain = prepare(files[:1], tmp_path, intensities="scan", progress=False)
     for times in (1, 1):
         cohort = prepare(files[:1], tmp_path, intensities="brain", progress=False)
         wanted = normalise(make_scan(1)[0], (250.0, 40.0))
         np.testing.assert_allclose(cohort.image(0), wanted, atol=0.01, rtol=1e-3)
-        np.testing.assert_array_equal(cohort.scans[0].beyond, beyond)
         assert (cohort.statistics, cohort.scans[0].brain, len(asked)) == ("brain", (250.0, 40.0), times)
-    assert plain.scans[0].brain is plain.scans[0].beyond is None
-    for times, name in ((2, "beyond.npy"), (3, "brain.json")):
+    assert plain.scans[0].brain is plain.scans[0].beyond is cohort.scans[0].beyond is None
+    assert not ends, "where a brain ends takes seconds, and only taking skulls off asks for it"
+    options = {"intensities": "brain", "augment": "scanner", "progress": False}
+    for _ in range(2):
+        np.testing.assert_array_equal(prepare(files[:1], tmp_path, **options).scans[0].beyond, beyond)
+    assert (len(asked), ends) == (1, [(250.0, 40.0)])
+    for times, name in (((1, 2), "beyond.npy"), ((2, 2), "brain.json")):
         (path,) = tmp_path.glob(f"*/{name}")
         path.write_bytes(path.read_bytes()[:-5])
         with pytest.warns(UserWarning, match="prepared scan s1 was damaged"):
-            again = prepare(files[:1], tmp_path, intensities="brain", progress=False)
+            again = prepare(files[:1], tmp_path, **options)
         np.testing.assert_array_equal(again.scans[0].beyond, beyond)
-        assert len(asked) == times
+        assert (len(asked), len(ends)) == times
 
 
 def test_raw_intensities_up_to_65535_survive_float16(tmp_path):
@@ -101,7 +100,7 @@ def test_a_damaged_cache_file_is_named_and_made_anew_and_no_other_entry(files, t
 
 
 def entry_of(files, index, folder):
-    return entries.ensure(files.iloc[index].to_dict(), folder, "head", False)[0]
+    return entries.ensure(files.iloc[index].to_dict(), folder, "head", ("facts",))[0]
 
 
 def test_a_scan_is_known_by_what_is_in_its_files_wherever_they_lie(tmp_path, monkeypatch):
@@ -152,14 +151,14 @@ def test_several_processes_give_the_same_cohort_and_name_what_fails(files, tmp_p
         prepare(broken, tmp_path / "two", workers=2, progress=False)
 
 
-def killed_by(row, cache_dir, search, with_brain):
+def killed_by(row, cache_dir, search, parts):
     """In place of `ensure` in other processes: scan s2 kills its process each time, s3 the first time."""
     mark = cache_dir / row["scan_id"]
     cache_dir.mkdir(exist_ok=True)
     if row["scan_id"] == "s2" or (row["scan_id"] == "s3" and not mark.exists()):
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return entries.ensure(row, cache_dir, search, with_brain)
+    return entries.ensure(row, cache_dir, search, parts)
 
 
 def test_a_killed_process_costs_its_scan_at_most_and_says_so(files, tmp_path, monkeypatch):

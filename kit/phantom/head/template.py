@@ -12,7 +12,6 @@ from functools import cache
 
 import numpy as np
 import torch
-from nilearn import datasets
 from scipy import ndimage, spatial
 from torch.nn import functional as F
 
@@ -93,12 +92,7 @@ COARSE = (
 @cache
 def template():
     """Draw the template once a process, a few seconds."""
-    t1, grey, white = (
-        np.pad(
-            load(resolution=1).get_fdata(dtype=np.float32).transpose(2, 1, 0)[:, ::-1, ::-1], ((0, 0), (14, 0), (0, 0))
-        )
-        for load in (datasets.load_mni152_template, datasets.load_mni152_gm_template, datasets.load_mni152_wm_template)
-    )
+    t1, grey, white = (_loaded(name) for name in ("template", "gm_template", "wm_template"))
     brain = ndimage.binary_fill_holes(t1 > 0.05)
     region = _regions(t1, grey, brain - grey - white)
     tissue = np.where(region == REGIONS["ventricles"], 0.3, 1) * brain  # their walls move from brain to brain
@@ -115,6 +109,8 @@ def template():
 
 
 def _loaded(name):
+    from nilearn import datasets  # heavy, and only needed where a head is drawn
+
     volume = getattr(datasets, f"load_mni152_{name}")(resolution=1).get_fdata(dtype=np.float32)
     front = int(ORIGIN[1]) - 98  # nilearn's box ends in the middle of the nose
     return np.pad(volume.transpose(2, 1, 0)[:, ::-1, ::-1], ((0, 0), (front, 0), (0, 0)))
