@@ -66,6 +66,7 @@ SCHEMES = {  # a row added here, from anywhere, is a scheme like the others
     "eroded-border-pairs": Scheme(10, (0.1, 1.0), pair_distance=3, eroded=True),
     "hard-negatives": Scheme(3, (1 / 3, 1.0), hard=0.5),
     "by-size": Scheme(3, (1 / 3, 1.0), by_size=True),
+    "hard-by-size": Scheme(3, (1 / 3, 1.0), hard=0.5, by_size=True),
 }
 
 

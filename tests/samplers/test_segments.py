@@ -178,10 +178,12 @@ def test_hard_negatives_are_chosen_by_their_probability():
     assert len(hot & set(plain)) < 25
 
 
-def test_by_size_a_voxel_weighs_inversely_as_its_lesion():
+@pytest.mark.parametrize("name", ["by-size", "hard-by-size"])
+def test_by_size_a_voxel_weighs_inversely_as_its_lesion(name):
     lattice, twin = a_lattice(4)
     lattice.size.reshape(-1)[:4] = [1, 100, 100, 50]
-    _, label, weight = choose(lattice, twin, SCHEMES["by-size"], np.random.default_rng(0))
+    scheme = SCHEMES[name]
+    _, label, weight = choose(lattice, twin, scheme, np.random.default_rng(0), lambda index: np.ones(len(index)))
     shares = weight[label == 1] / weight[label == 1].sum()
     np.testing.assert_allclose(shares, np.array([100, 1, 1, 2]) / 104, rtol=1e-5)
 

@@ -52,6 +52,7 @@ TABLES = ("runs", "histories", "sweeps", "points", "lesions", "sampled", "border
 VARIANTS = {  # of an experiment: what `+word` after its name changes, "times" being how often the budget
     "hard-negatives": {"scheme": "hard-negatives"},
     "by-size": {"scheme": "by-size"},
+    "hard-by-size": {"scheme": "hard-by-size"},
     "balanced": {"scheme": "balanced"},
     "cohort": {"intensities": "cohort"},
     "patches": {"examples": "patches", "times": 52.5},  # one step of D costs as much as so many patches
