@@ -232,7 +232,12 @@ def test_the_results_in_the_readme_are_those_of_the_record():
         if name and len(cells) == 6 and cells[0][:1].isdigit():
             rows[name.split(":")[0]] = cells
     words = {
+        "D+by-size": "D with weights by size",
+        "D+cohort": "D with the cohort's intensities",
+        "D+hard-by-size": "D with hard negatives and weights by size",
         "D+hard-negatives": "D with hard negatives",
+        "D+longer": "D with 4,000 steps",
+        "D+patches": "D with single patches",
         "G+balanced": "G with D's sampling",
         "D (weights)": "D of `weights/`",
     }

@@ -20,6 +20,7 @@ TITLES = {
 FP_PER_SCAN = (0.25, 32)  # axis of FROC curves
 LEVEL = 0.05  # of a corrected p
 BAR_MM = 50  # length of a scale bar
+PER_ROW = 7  # networks side by side whose curves are shown
 SHOWN_FROM = 0.1  # probability; whole scans of a record are mapped around what exceeds it
 
 
@@ -153,7 +154,8 @@ def froc_multiples(figure, points, columns=4):
 def curve_multiples(figure, sweeps, lesions, thresholds=(0.3, 0.5, 0.7, 0.9)):
     """Show precision and recall of every experiment on whole scans, and recall over size at some theta (Fig. B.1-B.3).
 
-    Precision is on a logarithmic axis, because on whole scans most networks have a few percent.
+    Precision is on a logarithmic axis, because on whole scans most networks have a few percent. Seven networks stand
+    side by side; below each seven the next follow.
 
     Parameters
     ----------
@@ -163,9 +165,9 @@ def curve_multiples(figure, sweeps, lesions, thresholds=(0.3, 0.5, 0.7, 0.9)):
         Theta of the curves over size.
     """
     names = list(sweeps.experiment.drop_duplicates())
-    per_row = -(-len(names) // 2)
-    axes = figure.subplots(4, per_row, squeeze=False, sharey="row")
-    clear(axes[2:, len(names) - per_row :])
+    bands, per_row = -(-len(names) // PER_ROW), min(len(names), PER_ROW)
+    axes = figure.subplots(2 * bands, per_row, squeeze=False, sharey="row")
+    clear(axes[-2:, len(names) - (bands - 1) * per_row :])
     for at, name in enumerate(names):
         upper, lower = axes[2 * (at // per_row) : 2 * (at // per_row) + 2, at % per_row]
         curve = summarise(sweeps[(sweeps.experiment == name) & (sweeps.min_volume_mm3 == 0)])
