@@ -177,16 +177,27 @@ def test_small_multiples_have_an_axes_an_experiment(points):
     assert [len(ax.lines) for ax in figure.axes[:2]] == [3, 3]
 
 
-def test_curves_of_precision_recall_and_size_stand_one_above_the_other():
+def curves_of(names):
     lesions = [{"threshold": t, "size_mm": mm, "found": mm > 4 + t, "fp_per_scan": np.nan, "experiment": name}
-               for name in "AD" for t in (0.3, 0.9) for mm in (3, 4.5, 8)]  # fmt: skip
+               for name in names for t in (0.3, 0.9) for mm in (3, 4.5, 8)]  # fmt: skip
     sweeps = [{"experiment": name, "threshold": t, "min_volume_mm3": 0, "tp": 2, "fn": 1, "fp": 3 if t < 0.5 else 1}
-              for name in "AD" for t in (0.3, 0.9)]  # fmt: skip
-    figure = experiments.curve_multiples(Figure(), pd.DataFrame(sweeps), pd.DataFrame(lesions))
-    upper, lower = figure.axes[0], figure.axes[1]
-    assert upper.get_title() == "A"
+              for name in names for t in (0.3, 0.9)]  # fmt: skip
+    return experiments.curve_multiples(Figure(), pd.DataFrame(sweeps), pd.DataFrame(lesions))
+
+
+def test_curves_of_precision_recall_and_size_stand_one_above_the_other():
+    figure = curves_of("AD")
+    upper, beside, lower = figure.axes[:3]
+    assert (upper.get_title(), beside.get_title()) == ("A", "D")
     assert sorted(upper.lines[0].get_ydata().tolist()) == pytest.approx([40, 200 / 3])
     assert [line.get_label() for line in lower.lines] == ["θ 0.3", "θ 0.9"]
+
+
+def test_more_than_seven_networks_go_on_below():
+    figure = curves_of("ABCDEFGH")
+    titled = {ax.get_title(): ax.get_subplotspec().rowspan.start for ax in figure.axes if ax.get_title()}
+    assert titled == {**dict.fromkeys("ABCDEFG", 0), "H": 2}
+    assert sum(ax.axison for ax in figure.axes) == 16
 
 
 def test_a_lesion_that_nobody_finds_has_a_triangle(axes):
