@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from kit.samplers.cache import SamplerError
+from kit.samplers.entries import SamplerError
 from kit.scans import BRAIN_UNIT, nearest
 
 TAPS = 2  # of a blur's kernel to either side: two s.d. of the widest

@@ -16,15 +16,12 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from kit.samplers.entries import PreparedScan, ensure, open_entry, whole_entry
+from kit.samplers.augment import augmentation_of
+from kit.samplers.entries import PreparedScan, SamplerError, ensure, open_entry, whole_entry
 from kit.scans import SEARCHES, ScanError
 
 INTENSITIES = ("brain", "scan", "cohort")
 MOST_LISTED = 50  # scans that a message lists before it only counts
-
-
-class SamplerError(ValueError):
-    """Samples cannot be drawn as asked for; the message says what was asked and what there is."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +96,9 @@ def prepare(
     Raises
     ------
     SamplerError
-        If the table is empty, `intensities` is not one of the three words or `workers` is below 1. At the end, with
-        each scan that could not be prepared and why: an unusable file, a full disk, a process that was killed. The
-        other scans are in the cache then, and the next call begins with those that are missing.
+        If the table is empty, `intensities` is not one of the three words, `augment` is unknown or `workers` is below
+        1. At the end, with each scan that could not be prepared and why: an unusable file, a full disk, a process that
+        was killed. The other scans are in the cache then, and the next call begins with those that are missing.
     ScanError
         If `search` is another word.
     """
@@ -114,7 +111,9 @@ def prepare(
     if workers < 1:
         raise SamplerError(f"workers is {workers}; give how many processes prepare, at least 1")
     rows = table.to_dict("records")
-    parts = ("facts", "brain", "beyond")[: 1 + (intensities == "brain") * (1 + (augment != "none"))]
+    parts = ("facts", "brain") if intensities == "brain" else ("facts",)
+    if augmentation_of(augment) is not None and intensities == "brain":
+        parts += ("beyond",)
     jobs = [(row, Path(cache_dir), search, parts) for row in rows]
     folders = _folders(jobs, workers, progress)
     scans = tuple(open_entry(folder, row["scan_id"], parts) for folder, row in zip(folders, rows, strict=True))

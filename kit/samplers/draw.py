@@ -16,8 +16,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 
 from kit.samplers.augment import with_looks
-from kit.samplers.cache import SamplerError
-from kit.samplers.entries import BORDER, ERODED, ERODED_BORDER
+from kit.samplers.entries import BORDER, ERODED, ERODED_BORDER, SamplerError
 from kit.samplers.patches import contains
 from kit.scans import nearest
 
@@ -35,9 +34,9 @@ class Scheme:
     voxel so far from it, in units of the finest spacing (1 mm in prepared scans). With `eroded`, lesions are
     shrunk by a 3x3x3 cube first, so that neither of the two comes from the border itself, where labels err.
 
-    Two words are for training on segments alone (`kit.samplers.choose`), after the thesis' chapter 7: `hard` is the
-    share of the healthy voxels that is chosen by the network's present probability of lesion there; with `by_size`, a
-    lesion voxel weighs inversely as the volume of its lesion.
+    Two words are for training on segments alone (`kit.samplers.choose`): `hard` is the share of the healthy voxels that
+    is chosen by the network's present probability of lesion there; with `by_size`, a lesion voxel weighs inversely as
+    the volume of its lesion, as the thesis suggests (section 7.1).
     """
 
     negatives_per_positive: int

@@ -43,6 +43,10 @@ BORDER, ERODED, ERODED_BORDER = 1, 2, 4  # bits of `PreparedScan.depth`
 CHUNK = 1 << 20  # bytes read at a time where all of a file is
 
 
+class SamplerError(ValueError):
+    """Samples cannot be drawn as asked for; the message says what was asked and what there is."""
+
+
 @dataclass(frozen=True)
 class PreparedScan:
     """One scan in the cache: memory-mapped arrays, and the numbers that lead back to raw intensities.

@@ -142,7 +142,7 @@ def choose(lattice, twin, scheme, rng, probability=None):
         Which crops are twins of the one before.
     scheme : kit.samplers.Scheme
         With `hard`, that share of the healthy voxels is drawn in proportion to their probability, the rest evenly.
-        With `by_size`, a lesion voxel weighs inversely as its lesion's volume (thesis, chapter 7).
+        With `by_size`, a lesion voxel weighs inversely as its lesion's volume (thesis, section 7.1).
     rng : numpy.random.Generator
     probability : callable, optional
         From (voxel,) positions to the network's present probability of lesion there; asked only where `hard` is.

@@ -241,6 +241,8 @@ def test_what_cannot_be_prepared_is_refused_with_a_remedy(files, tmp_path):
         prepare(files, tmp_path, intensities="raw")
     with pytest.raises(SamplerError, match="workers is 0"):
         prepare(files, tmp_path, workers=0)
+    with pytest.raises(SamplerError, match=r"augment is 'scaner' \(perhaps 'scanner' is meant\)"):
+        prepare(files, tmp_path, augment="scaner")
     with pytest.raises(SamplerError, match=r"1 of 1 scans(.|\n)*gone\.nii"):
         prepare(files[:1].assign(image=str(tmp_path / "gone.nii")), tmp_path, progress=False)
 
