@@ -247,3 +247,12 @@ def test_the_results_in_the_readme_are_those_of_the_record():
         assert [best, *further] == [wanted[0], *(cell.split()[0] for cell in wanted[1:])], name
         of_5_mm = operating_table(record.of(name)).recall_5mm.groupby(level=1).mean()
         assert large == f"{100 * of_5_mm[8]:.0f} / {100 * of_5_mm[1]:.0f}", name
+
+
+def test_the_results_on_unseen_scans_in_the_readme_are_those_of_their_tables():
+    unseen = read_record(ROOT / "results" / "unseen")
+    recall = format_recall(whole_scan_table(unseen))
+    wanted = [" / ".join(row[f"{rate} FP a scan"].split()[0] for rate in (8, 4, 2, 1)) for _, row in recall.iterrows()]
+    table = read("README.md").split("**On scans that nobody had looked at**")[1].split("\n\n")[1]
+    assert [line.split("|")[2].strip() for line in table.splitlines()[2:]] == wanted
+    assert set(unseen.runs.test_scans) == {24}
