@@ -258,7 +258,7 @@ def test_the_final_evaluation_repeats_what_is_on_record(execute):
     here = pd.read_csv(execute("11_final_evaluation").run_dir / "sweep.csv")[columns]
     record = pd.read_csv(NOTEBOOK_FOLDER.parent / "results" / "D" / "sweep.csv")[columns]
     both = here.merge(record, on=columns[:3], suffixes=("", "_record"))
-    assert len(both) == len(here) == 2 * len(THRESHOLDS) * len(MIN_VOLUMES_MM3)
+    assert len(both) == len(here) == len(THRESHOLDS) * len(MIN_VOLUMES_MM3)
     assert (both.tp + both.fn == both.tp_record + both.fn_record).all()
     assert ((both.fp - both.fp_record).abs() <= 2 + 0.05 * both.fp_record).all()  # float sums differ by machine
 

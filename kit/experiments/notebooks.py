@@ -30,7 +30,8 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.iorw import papermill_io
 
 from kit.experiments.runs import without_places
-from kit.scans import nearest, replacing
+from kit.phantom import make_missing
+from kit.scans import nearest, read_manifest, replacing
 
 NOTEBOOK_FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 PRIVATE = "private:"  # before the path of what papermill writes: it goes through `_Private`
@@ -145,7 +146,7 @@ def parameters_from_text(notebook, pairs):
 def run_all(folder, *, jobs=1, timeout_s=CELL_S):
     """Run all numbered notebooks at their defaults, several at a time.
 
-    The first one runs alone: it makes the built-in cohort, which the others share.
+    The built-in cohort, which they share, is made first, on all cores.
 
     Parameters
     ----------
@@ -161,12 +162,12 @@ def run_all(folder, *, jobs=1, timeout_s=CELL_S):
     (notebook, seconds, error)
         As each one ends; `error` is None, or why it failed.
     """
-    first, *others = numbered_notebooks()
-    options = {"folder": Path(folder).resolve(), "timeout_s": timeout_s}
+    notebooks = numbered_notebooks()
+    make_missing(read_manifest(NOTEBOOK_FOLDER.parent / "data_manifest.csv"))
+    options = {"folder": Path(folder).resolve(), "threads": max(1, (os.cpu_count() or 1) // jobs)}
+    options |= {"timeout_s": timeout_s}
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        yield first, *pool.submit(_attempt, first, threads=os.cpu_count(), **options).result()
-        threads = max(1, (os.cpu_count() or 1) // jobs)
-        running = {pool.submit(_attempt, notebook, threads=threads, **options): notebook for notebook in others}
+        running = {pool.submit(_attempt, notebook, **options): notebook for notebook in notebooks}
         for one in as_completed(running):
             yield running[one], *one.result()
 

@@ -18,7 +18,7 @@ from kit.scans import SEARCHES, select
 # segments, patches to visit in all on patches.
 PROFILES = {
     "quick": {
-        "segments": {"budget": {"float32": 100, "bfloat16": 240}, "epochs": 4, "validation_patches": 600},
+        "segments": {"budget": {"float32": 100, "bfloat16": 160}, "epochs": 4, "validation_patches": 600},
         "patches": {"budget": 6000, "epochs": 3, "validation_patches": 1000},
     },
     "full": {

@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from kit.experiments.results.published import COLUMNS, SCORES, published_row
+from kit.experiments.steps import choose_device
 from kit.metrics import compare, intervals, partitions, score, with_interval
-from kit.models import Detector
+from kit.models import Detector, best_dtype
 from kit.scans import select, write_table
 
 # score, its heading, and the factor and digits with which it is shown
@@ -54,8 +55,8 @@ def comparison_table(name, sweep, patches_worth, record, threshold=0.5):
 def evaluate_sampled(name, trained, table, folder, record, *, device="auto", progress=True):
     """Evaluate a trained experiment on partitions of the test scans, and compare it with the record and the thesis.
 
-    What is there from an earlier call with as much training is read back. `sampled.csv` in the folder has the
-    comparison.
+    Maps are computed in bfloat16 where the device has it (`kit.models.best_dtype`). What is there from an earlier
+    call with as much training is read back. `sampled.csv` in the folder has the comparison.
 
     Parameters
     ----------
@@ -84,8 +85,7 @@ def evaluate_sampled(name, trained, table, folder, record, *, device="auto", pro
     network, statistics, history = trained
     visited = int(history.patches_worth.iloc[-1])
     maps, detector = Path(folder) / f"sampled_{visited}", Detector(network, statistics)  # more training, another folder
-    options = {"where": partitions, "device": device, "progress": progress}
-    found = score(detector, select(table, "test"), maps, **options)
+    found = score(detector, select(table, "test"), maps, **_sampled(device, progress))
     compared = comparison_table(name, found.sweep, visited, record)
     write_table(compared.reset_index(), Path(folder) / "sampled.csv")
     return found, compared, maps
@@ -117,10 +117,16 @@ def before_and_after(weights, trained, table, folder, *, device="auto", progress
     visited, sides = int(history.patches_worth.iloc[-1]), []
     detectors = {"start": Detector.load(network.name, weights), str(visited): Detector(network, statistics)}
     for name, detector in detectors.items():
-        options = {"where": partitions, "device": device, "progress": progress}
-        found = score(detector, select(table, "validation"), Path(folder) / f"validation_{name}", **options)
+        maps = Path(folder) / f"validation_{name}"
+        found = score(detector, select(table, "validation"), maps, **_sampled(device, progress))
         sides.append(sweep_at(found.sweep, threshold))
     return compare(*sides).loc[list(SCORES)].rename(columns={"a": "before", "b": "after"})
+
+
+def _sampled(device, progress):
+    """How maps of partitions are made, for `kit.metrics.score`: bfloat16 moved no count here by more than one."""
+    dtype = best_dtype(choose_device(device))
+    return {"where": partitions, "device": device, "progress": progress, "dtype": dtype}
 
 
 def score_row(sweep, patches_worth, threshold=0.5):
