@@ -311,6 +311,12 @@ def test_images_and_masks_that_cannot_be_read_are_named(image, mask, words):
         probability_map(build(TINY, seed=0), image, mask)
 
 
+def test_auto_is_the_fastest_precision_of_the_device():
+    network, image = build(TINY, seed=0), np.random.default_rng(0).normal(size=(2, 6, 7))
+    fast = probability_map(network, image, device="cpu", dtype=best_dtype("cpu"))
+    np.testing.assert_array_equal(probability_map(network, image, device="cpu", dtype="auto"), fast)
+
+
 def test_networks_and_dtypes_that_cannot_be_used_are_named():
     image, diverged = np.zeros((2, 4, 5)), build(TINY, seed=0)
     with pytest.raises(ValueError, match=r"'float16'.*float32, bfloat16"):
