@@ -34,7 +34,7 @@ step = @printf '\n== %s\n' '$(1)'; begun=$$(date +%s); ( $(2) ); code=$$?; end=d
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(READY)  ## run all notebooks at their quick profile and make HTML pages of them
+demo: $(READY) cohort  ## run all notebooks at their quick profile and make HTML pages of them
 	$(call step,notebooks to pages,$(BIN)/python -m kit demo --out runs/demo --jobs $(JOBS))
 
 test: $(READY) lint unit run-notebooks compare-notebook run-browser  ## all tests: style and floors and units and doctests and notebooks and browser
@@ -45,7 +45,7 @@ check: $(READY) lint unit-quick  ## the tests of a minute or two: no notebooks a
 lab: $(READY)  ## open the notebooks in JupyterLab
 	cd notebooks && ../$(BIN)/python -m jupyterlab $(LAB_OPTIONS)
 
-notebooks: $(READY)  ## run all notebooks in place and clean them to be committed
+notebooks: $(READY) cohort  ## run all notebooks in place and clean them to be committed
 	$(call step,notebooks run and cleaned,$(BIN)/python -m kit commit)
 
 clean:  ## remove caches and the pages and copies that demo and tests left in runs/; trained runs and data/ and .venv stay

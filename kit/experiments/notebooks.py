@@ -30,8 +30,7 @@ from papermill.exceptions import PapermillExecutionError
 from papermill.iorw import papermill_io
 
 from kit.experiments.runs import without_places
-from kit.phantom import make_missing
-from kit.scans import nearest, read_manifest, replacing
+from kit.scans import nearest, replacing
 
 NOTEBOOK_FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 PRIVATE = "private:"  # before the path of what papermill writes: it goes through `_Private`
@@ -146,7 +145,7 @@ def parameters_from_text(notebook, pairs):
 def run_all(folder, *, jobs=1, timeout_s=CELL_S):
     """Run all numbered notebooks at their defaults, several at a time.
 
-    The built-in cohort, which they share, is made first, on all cores.
+    They share the built-in cohort: where it is made before (`make cohort`), none waits for another.
 
     Parameters
     ----------
@@ -162,12 +161,10 @@ def run_all(folder, *, jobs=1, timeout_s=CELL_S):
     (notebook, seconds, error)
         As each one ends; `error` is None, or why it failed.
     """
-    notebooks = numbered_notebooks()
-    make_missing(read_manifest(NOTEBOOK_FOLDER.parent / "data_manifest.csv"))
-    options = {"folder": Path(folder).resolve(), "threads": max(1, (os.cpu_count() or 1) // jobs)}
-    options |= {"timeout_s": timeout_s}
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    options = {"folder": Path(folder).resolve(), "timeout_s": timeout_s, "threads": threads}
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(_attempt, notebook, **options): notebook for notebook in notebooks}
+        running = {pool.submit(_attempt, notebook, **options): notebook for notebook in numbered_notebooks()}
         for one in as_completed(running):
             yield running[one], *one.result()
 

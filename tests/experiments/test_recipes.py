@@ -56,7 +56,7 @@ def test_the_two_profiles_are_sizes_of_one_recipe():
     assert (whole["epochs"], whole["patches_per_epoch"], whole["validation_patches"]) == (20, None, None)
     assert run_size(EXPERIMENTS["D"], "full")["steps_per_epoch"] * 40 == 20_000
     assert run_size(EXPERIMENTS["D"], "quick", {"budget": 0}) == run_size(EXPERIMENTS["D"], "quick")
-    assert run_size(EXPERIMENTS["D"], "quick", {"dtype": "bfloat16"})["steps_per_epoch"] == 60
+    assert run_size(EXPERIMENTS["D"], "quick", {"dtype": "bfloat16"})["steps_per_epoch"] == 40
     assert run_size(EXPERIMENTS["D"], "quick", {"budget": 900}, examples="patches")["patches_per_epoch"] == 300
 
 
