@@ -10,8 +10,8 @@ from kit.metrics import compare, intervals, partitions, score, with_interval
 from kit.models import Detector
 from kit.scans import select, write_table
 
-# In bfloat16 A, D and G found the same lesions as in float32 at all 20 thresholds; false positives in six scans differed
-# by one at most at 0.5, and by nine at most at the others (LOG.md, 2026-11-29).
+# In bfloat16 A, D and G found the same lesions as in float32 at all 20 thresholds; false positives in six scans
+# differed by one at most at 0.5, and by nine at most at the others (LOG.md, 2026-11-29).
 SAMPLED = {"where": partitions, "dtype": "auto"}
 # score, its heading, and the factor and digits with which it is shown
 SAMPLED_FORMAT = (
