@@ -256,3 +256,20 @@ def test_the_results_on_unseen_scans_in_the_readme_are_those_of_their_tables():
     table = read("README.md").split("**On scans that nobody had looked at**")[1].split("\n\n")[1]
     assert [line.split("|")[2].strip() for line in table.splitlines()[2:]] == wanted
     assert set(unseen.runs.test_scans) == {24}
+
+
+@pytest.mark.parametrize("path", ["README.md", *(f"notebooks/{p.name}" for p in (ROOT / "notebooks").glob("*.ipynb"))])
+def test_each_corrected_p_in_words_is_that_of_a_table_shown_there_or_in_the_comparison(path):
+    shown = set()
+    for name in {path, "notebooks/15_comparison.ipynb"} - {"README.md"}:
+        for cell in nbformat.read(ROOT / name, as_version=4).cells:
+            for output in cell.get("outputs", ()):
+                shown |= set(re.findall(r"<td>(\d\.\d+)</td>\s*</tr>", output.get("data", {}).get("text/html", "")))
+    text = read(path)
+    if path.endswith(".ipynb"):
+        cells = nbformat.reads(text, as_version=4).cells
+        text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    for found in re.finditer(r"corrected\s+p\s+(\d\.\d+)(?:\s+and\s+(\d\.\d+))?", text):
+        for p in filter(None, found.groups()):
+            digits = min(3, len(p.partition(".")[2]))  # tables have three
+            assert f"{float(p):.{digits}f}" in {f"{float(value):.{digits}f}" for value in shown}, found[0]

@@ -48,6 +48,11 @@ def labelled(ax, title, x, y):
     return ax
 
 
+def legend_below(ax, columns=2):
+    """Put the legend of axes under their label, where it hides no point; the layout has to be a constrained one."""
+    return ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, fontsize=8, frameon=False)
+
+
 def clear(axes):
     """Take frames and ticks off one or more axes, so that those of a gallery which stay empty are not seen."""
     for ax in np.ravel(axes):

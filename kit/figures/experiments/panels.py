@@ -10,7 +10,7 @@ from matplotlib.ticker import EngFormatter
 from kit.figures.evaluation import precision_recall, published_point, recall_over_size
 from kit.figures.experiments.records import learning_curves
 from kit.figures.slices import finding_crops, probability_bar, scale_bar, show_slice
-from kit.figures.style import BLUE, GREEN, GREY, KIND_COLOURS, ORANGE, clear, labelled, network_style
+from kit.figures.style import BLUE, GREEN, GREY, KIND_COLOURS, ORANGE, clear, labelled, legend_below, network_style
 from kit.metrics import recall_by_size, summarise
 from kit.samplers import patches
 
@@ -136,7 +136,7 @@ def training_curves(axes, history):
             ax.axvline(drop, color=GREY, linestyle=":", linewidth=1)
         ax.set_xlim(left=0)
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-        ax.legend()
+        legend_below(ax)
         labelled(ax, title, "patches' worth", unit)
     return axes
 

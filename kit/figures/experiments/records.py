@@ -8,7 +8,7 @@ from matplotlib.colors import ListedColormap
 
 from kit.figures.evaluation import froc_axis, precision_recall, recall_over_size_curves
 from kit.figures.slices import frame_head, probability_bar, scale_bar, show_slice
-from kit.figures.style import BLUE, GREY, PALE, STAR, clear, labelled, network_style
+from kit.figures.style import BLUE, GREY, PALE, STAR, clear, labelled, legend_below, network_style
 from kit.metrics import froc, recall_curve, summarise
 
 TITLES = {
@@ -35,7 +35,7 @@ def learning_curves(ax, histories, score="validation_loss"):
         ax.plot(history.patches_worth / 1000, history[score], markersize=4, label=label, **network_style(name))
         seen.add(name)
     ax.set_xlim(0, None)
-    ax.legend(fontsize=8)
+    legend_below(ax, columns=4)
     return labelled(ax, "", "patches' worth (thousands)", score.replace("_", " "))
 
 
