@@ -37,6 +37,7 @@ from kit.experiments.results import (
     changes,
     compare_recorded,
     comparison_table,
+    comparisons,
     evaluate_sampled,
     format_recall,
     format_scores,

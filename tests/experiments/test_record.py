@@ -45,6 +45,7 @@ def runs(first, tmp_path):
     return shutil.copytree(first[1], tmp_path / "runs")
 
 
+@pytest.mark.filterwarnings("ignore:no brain is found")  # these heads hold none
 def test_a_run_leaves_what_the_record_is_read_from(table, first, runs, tmp_path):
     row = first[0]
     assert (row.patches_worth, row.training_scans, row.test_scans, row.test_lesions) == (128, 2, 2, 6)
@@ -69,6 +70,8 @@ def test_a_run_leaves_what_the_record_is_read_from(table, first, runs, tmp_path)
         folder = runs / "A-clean-2015" / "whole_128" / scan_id
         there = tuple(slice(length) for length in scan.label.shape[1:])
         assert np.array_equal(shown.labels[at][there], scan.label[place])
+        row, column = shown.table.loc[at, ["row", "column"]]
+        assert shown.labels[at][row - 2 : row + 3, column - 2 : column + 3].any() == shown.table.what[at].endswith("mm")
         assert np.abs(shown.maps["A"][at][there] - load_map(folder / "map.nii.gz", scan)[place]).max() < 0.003
 
 
@@ -87,6 +90,7 @@ def test_weights_are_evaluated_as_the_run_that_made_them_was(table, first, runs,
         record_weights("A", weights, table, runs)
 
 
+@pytest.mark.filterwarnings("ignore:no brain is found")  # these heads hold none
 def test_a_record_is_made_in_parts_and_what_was_there_is_kept(table, runs, tmp_path):
     out, later = tmp_path / "results", tmp_path / "later"
     gather(runs, out)
@@ -123,11 +127,14 @@ def test_runs_on_other_test_scans_are_not_put_together(runs, tmp_path):
 
 def test_slices_show_lesions_all_some_and_none_find_each_of_another_scan():
     rows = [("s", 1, 9, "AD"), ("t", 1, 3, "AD"), ("s", 2, 4, "A"), ("u", 1, 5, "D"), ("v", 1, 2, ""), ("u", 2, 7, "")]
-    fates = [{"scan_id": scan, "component": one, "diameter_mm": mm, "found": name in by, "experiment": name}
+    rows += [("w", 1, 6, "AD"), ("x", 1, 6, "AD")]
+    fates = [{"scan_id": scan, "component": one, "diameter_mm": mm, "found": name in by, "experiment": name,
+              "dice": 0.3 if (name, scan) == ("D", "x") else 0.8}
              for scan, one, mm, by in rows for name in "AD"]  # fmt: skip
     chosen = slices._lesions_to_show(pd.DataFrame(fates), 2)
-    assert [lesion[:2] for lesion in chosen] == [("s", 1), ("t", 1), ("u", 1), ("v", 1)]
-    assert chosen[3][2] == "2.0 mm, found by 0 of 2"
+    assert [lesion[:2] for lesion in chosen] == [("s", 1), ("t", 1), ("x", 1), ("u", 1), ("u", 2), ("v", 1)]
+    assert chosen[2][2] == "6.0 mm, found by 2 of 2, Dice 0.30 to 0.80"
+    assert chosen[5][2] == "2.0 mm, found by 0 of 2"
 
 
 def test_slices_of_no_record_are_refused_with_a_remedy(tmp_path):

@@ -11,6 +11,7 @@ from kit.experiments import (
     changes,
     compare_recorded,
     comparison_table,
+    comparisons,
     format_scores,
     found_by,
     operating_table,
@@ -185,6 +186,16 @@ def test_recall_on_whole_scans_is_that_of_each_training_at_so_many_false_positiv
     assert found.patients.eq(twice.points.patient_id.nunique()).all()
     assert whole_scan_changes(twice, [("A", "C")]).empty
     assert whole_scan_changes(read_record(""), [("A", "B")]).empty
+
+
+def test_a_comparison_is_corrected_for_all_that_the_record_allows_however_few_are_asked_for(twice):
+    third = {name: table[table.experiment == "B"].assign(experiment="C") for name, table in vars(twice).items()}
+    record = Record(**{name: pd.concat([table, third[name]]) for name, table in vars(twice).items()})
+    assert comparisons(record) == [("A", "B"), ("B", "C")]
+    every = whole_scan_changes(record, rates=(8, 5))
+    assert len(every) == 4
+    pd.testing.assert_frame_equal(whole_scan_changes(record, [("A", "B")], (8, 5)), every.loc[["A → B"]])
+    assert (every.corrected["A → B"] > whole_scan_changes(twice, [("A", "B")], (8, 5)).corrected["A → B"]).any()
 
 
 def test_networks_that_mapped_different_scans_are_compared_on_those_that_both_mapped(twice):

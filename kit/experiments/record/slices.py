@@ -9,11 +9,12 @@ from scipy import ndimage
 
 from kit.experiments.recipes import place_of
 from kit.experiments.runs import RunError
-from kit.scans import components, load_map, load_row, replacing, write_table
+from kit.scans import components, load_map, load_row, replacing, search_region, to_own_grid, write_table
 
 FOUND_AT = 8  # false positives a scan of each network
 LIT = 0.5  # probability of what counts as a false positive
 CLEAR_MM = 5  # from any lesion
+MISSES, PLACES = 5, 3  # at most so many lesions that none finds are shown, and places off lesions
 WINDOW = (1, 99.7)  # percentiles of the head that are black and white
 STEPS = 255  # of the numbers that images and probabilities are kept as
 
@@ -22,8 +23,9 @@ STEPS = 255  # of the numbers that images and probabilities are kept as
 class Slices:
     """What `read_slices` returns.
 
-    `table` has a row a slice: scan_id, slice, what (why it is shown), spacing_row_mm, spacing_column_mm. `images` (0 to
-    1) and `labels` are (n, row, column), `maps` has such an array of probabilities for each experiment.
+    `table` has a row a slice: scan_id, slice, row and column (of the lesion's centre, or of the place), what (why it is
+    shown), spacing_row_mm, spacing_column_mm. `images` (0 to 1) and `labels` are (n, row, column), `maps` has such an
+    array of probabilities for each experiment.
     """
 
     table: pd.DataFrame
@@ -36,9 +38,10 @@ def cut_slices(runs, table, out, *, labels="clean", seed=2015, scans=None):
     """Choose slices by what the recorded networks found, and write them with all maps: slices.csv and slices.npz.
 
     Shown are, each from another patient where there are enough: the largest lesion that all networks find, the smallest
-    such lesion, the lesion on which networks disagree most, the largest lesion that none finds, and the two places off
-    lesions that most networks light. Where `out` has slices with networks that `runs` lacks, those slices and their
-    maps are kept, and the maps of `runs` are added or put in their place.
+    such lesion, the one of these whose outlines differ most, the lesion on which networks disagree most, the largest
+    lesions that none finds, and the places in the brain, off lesions, that most networks light. Where `out` has slices
+    with networks that `runs` lacks, those slices and their maps are kept, and the maps of `runs` are added or put in
+    their place.
 
     Parameters
     ----------
@@ -62,7 +65,8 @@ def cut_slices(runs, table, out, *, labels="clean", seed=2015, scans=None):
     chosen = _lesions_to_show(fates, len(done))
     chosen += _lit_places(done, test, {scan for scan, *_ in chosen})
     parts = [_cut(test.loc[scan].to_dict(), at, done) for scan, at, _ in chosen]
-    rows = [{"scan_id": scan, "slice": place, "what": what, "spacing_row_mm": step[0], "spacing_column_mm": step[1]}
+    rows = [{"scan_id": scan, "slice": place[0], "row": place[1], "column": place[2], "what": what,
+             "spacing_row_mm": step[0], "spacing_column_mm": step[1]}
             for (scan, _, what), (place, step, *_) in zip(chosen, parts, strict=True)]  # fmt: skip
     images, marks, maps = (_stack([part[k] for part in parts]) for k in (2, 3, 4))
     Path(out).mkdir(parents=True, exist_ok=True)
@@ -108,50 +112,60 @@ def _finished(runs, labels, seed):
 
 def _lesions_to_show(fates, networks):
     """(scan, component, words) of lesions, each of another scan where that is possible."""
-    lesions = fates.groupby(["scan_id", "component"]).agg(mm=("diameter_mm", "first"), found=("found", "sum"))
-    lesions = lesions.assign(off=(lesions.found - networks / 2).abs())  # from half of the networks
+    lesions = fates.groupby(["scan_id", "component"]).agg(
+        mm=("diameter_mm", "first"), found=("found", "sum"), worst=("dice", "min"), best=("dice", "max")
+    )
+    lesions = lesions.assign(off=(lesions.found - networks / 2).abs(), apart=lesions.best - lesions.worst)
+    by_all = lesions[lesions.found == networks].sort_values("mm", ascending=False)
     kinds = (
-        lesions[lesions.found == networks].sort_values("mm", ascending=False),
-        lesions[lesions.found == networks].sort_values("mm"),
-        lesions[lesions.off < networks / 2].sort_values(["off", "mm"], ascending=[True, False]),
-        lesions[lesions.found == 0].sort_values("mm", ascending=False),
+        (by_all, 1),
+        (by_all[::-1], 1),
+        (by_all.sort_values("apart", ascending=False), 1),
+        (lesions[lesions.off < networks / 2].sort_values(["off", "mm"], ascending=[True, False]), 1),
+        (lesions[lesions.found == 0].sort_values("mm", ascending=False), MISSES),
     )
     chosen = []
-    for kind in kinds:
-        fresh = [at for at in kind.index if at[0] not in {scan for scan, *_ in chosen}] or list(kind.index)
-        if fresh:
-            words = f"{kind.mm[fresh[0]]:.1f} mm, found by {int(kind.found[fresh[0]])} of {networks}"
-            chosen.append((*fresh[0], words))
+    for kind, count in kinds:
+        seen = {scan for scan, *_ in chosen}
+        others = [at for at in kind.index if at not in {(scan, lesion) for scan, lesion, _ in chosen}]
+        fresh = [at for at in others if at[0] not in seen]
+        for at in (fresh if count == 1 and fresh else others)[:count]:
+            one = kind.loc[at]
+            words = f"{one.mm:.1f} mm, found by {int(one.found)} of {networks}"
+            chosen.append((*at, words + (f", Dice {one.worst:.2f} to {one.best:.2f}" if one.found == networks else "")))
     return chosen
 
 
-def _lit_places(done, test, seen, count=2):
-    """(scan, (slice, row, column), words) of places off lesions that most networks light, each of another scan."""
+def _lit_places(done, test, seen):
+    """(scan, (slice, row, column), words) of places in the brain that most networks light, each of another scan."""
     places = []
     for row in test.to_dict("records"):
         scan = load_row(row, spacing_mm=None)
         away = ndimage.distance_transform_edt(~scan.label, scan.spacing_mm) > CLEAR_MM
+        away &= to_own_grid(search_region(load_row(row), row, "brain"), scan)
         lit = sum((_map(folder, row, scan) > LIT).astype(np.uint8) for folder in done.values()) * away
         at = np.unravel_index(ndimage.uniform_filter(lit.astype(np.float32), 3).argmax(), lit.shape)
         places.append((int(lit[at]), row["scan_id"] not in seen, row["scan_id"], tuple(map(int, at))))
-    best = sorted(places, reverse=True)[:count]
+    best = sorted(places, reverse=True)[:PLACES]
     return [(scan, at, f"no lesion, lit by {number} of {len(done)}") for number, _, scan, at in best if number]
 
 
 def _cut(row, at, done):
-    """Slice number, spacing in the slice, image, label, and maps (experiment, row, column), the last three as uint8."""
+    """Place, spacing in the slice, image, label, and maps (experiment, row, column), the last three as uint8."""
     scan = load_row(row, spacing_mm=None)
-    place = at[0] if isinstance(at, tuple) else _middle(components(scan.label) == at)
+    at = at if isinstance(at, tuple) else _middle(components(scan.label) == at)
+    place = at[0]
     low, high = np.percentile(scan.image[scan.image > scan.image.min()], WINDOW)
     image = np.clip((scan.image[place] - low) / (high - low), 0, 1)
     maps = np.stack([_map(folder, row, scan)[place] for folder in done.values()])
     whole = [np.round(STEPS * part).astype(np.uint8) for part in (image, maps)]
-    return place, tuple(map(float, scan.spacing_mm[1:])), whole[0], scan.label[place].astype(np.uint8), whole[1]
+    return at, tuple(map(float, scan.spacing_mm[1:])), whole[0], scan.label[place].astype(np.uint8), whole[1]
 
 
 def _middle(lesion):
-    """The slice that shows most of a lesion."""
-    return int(lesion.sum(axis=(1, 2)).argmax())
+    """The slice that shows most of a lesion, and its centre there."""
+    at = int(lesion.sum(axis=(1, 2)).argmax())
+    return at, *(round(one) for one in ndimage.center_of_mass(lesion[at]))
 
 
 def _map(folder, row, scan):

@@ -13,6 +13,7 @@ from kit.experiments.results.recorded import (
     Record,
     changes,
     compare_recorded,
+    comparisons,
     format_recall,
     found_by,
     operating_table,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from kit.experiments.recipes import EXPERIMENTS
 from kit.experiments.results.published import SCORES, published_sampled
 from kit.experiments.results.sampled import score_row, sweep_at
 from kit.experiments.runs import RunError
@@ -19,6 +20,7 @@ from kit.metrics import (
     with_interval,
 )
 
+MATCHED = (("G", "G-Eroded-Pairs"), ("D", "G+balanced"), ("D+longer", "G"))  # sampling alone, width alone, same time
 RATES = (8, 4, 2, 1)  # false positives a scan at which recall is compared
 TEST_DRAWS = 10_000  # with 2,000 no p is below 0.001, too coarse to be corrected for some thirty comparisons
 
@@ -177,15 +179,25 @@ def format_recall(table):
     return wide.rename_axis(index="recall % at", columns=None)
 
 
-def whole_scan_changes(record, pairs, rates=(8, 2)):
+def comparisons(record):
+    """All pairs of recorded experiments that are compared: each with the one that it differs from by one change.
+
+    These are the thesis' ten steps, three that match two networks by their sampling or time, and the variants.
+    """
+    pairs = [(one.against, name) for name, one in EXPERIMENTS.items()] + list(MATCHED)
+    pairs += [(name.partition("+")[0], name) for name in record.names() if "+" in name]
+    return [pair for pair in dict.fromkeys(pairs) if set(pair) <= set(record.names())]
+
+
+def whole_scan_changes(record, pairs=None, rates=(8, 2)):
     """What going from one recorded experiment to another changed of the recall on whole scans.
 
     Parameters
     ----------
     record : Record
-    pairs : sequence of (str, str)
-        Experiments before and after; pairs of which one is not recorded are left out. Two are compared on the patients
-        whose whole scans both mapped.
+    pairs : sequence of (str, str), optional
+        Experiments before and after; by default all `comparisons`. Pairs of which one is not recorded are left out. Two
+        are compared on the patients whose whole scans both mapped.
     rates : sequence of float
         False positives a scan.
 
@@ -193,10 +205,11 @@ def whole_scan_changes(record, pairs, rates=(8, 2)):
     -------
     pandas.DataFrame
         Indexed by change ("A → B") and false positives a scan: patients, the columns of `kit.metrics.compare_froc`, and
-        `corrected`, p by Holm's method over all rows.
+        `corrected`, p by Holm's method over all `comparisons` at these rates, whether they are asked for or not.
     """
-    rows = {}
-    for before, after in dict.fromkeys(pairs):
+    every, rows = comparisons(record), {}
+    pairs = every if pairs is None else list(pairs)
+    for before, after in dict.fromkeys([*every, *pairs]):
         sides = [record.of(name).points for name in (before, after)]
         if all(map(len, sides)):
             both = set.intersection(*(set(points.patient_id) for points in sides))
@@ -209,7 +222,8 @@ def whole_scan_changes(record, pairs, rates=(8, 2)):
         names = ["change", "false positives a scan"]
         return pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=names))
     found = pd.concat(rows, names=["change"])
-    return found.assign(corrected=correct(found.p))
+    asked = found.index.isin([f"{before} → {after}" for before, after in pairs], level=0)
+    return found.assign(corrected=correct(found.p))[asked]
 
 
 def operating_table(part, rates=RATES):
@@ -251,7 +265,7 @@ def found_by(record, rate=8, labels="clean"):
     return known.join(shares[[name for name in record.names(labels) if name in shares]])
 
 
-def outline_changes(record, pairs, rates=(8, 2), *, draws=TEST_DRAWS, seed=0):
+def outline_changes(record, pairs=None, rates=(8, 2), *, draws=TEST_DRAWS, seed=0):
     """What going from one recorded experiment to another changed of the outlines of the lesions that both find.
 
     A lesion's Dice is its mean over the trainings that find it; patients are drawn, as in `kit.metrics.intervals`.
@@ -267,10 +281,10 @@ def outline_changes(record, pairs, rates=(8, 2), *, draws=TEST_DRAWS, seed=0):
     -------
     pandas.DataFrame
         Indexed by change ("A → B") and false positives a scan: lesions and patients (that both find), a and b (mean
-        Dice), difference (b - a), its limits low and high, p (two-sided, of the same draws) and `corrected` (Holm).
+        Dice), difference (b - a), its limits low and high, p (two-sided, of the same draws) and `corrected` (by Holm).
     """
     rows = {}
-    for before, after in dict.fromkeys(pairs):
+    for before, after in dict.fromkeys(comparisons(record) if pairs is None else pairs):
         for rate in rates:
             sides = [_outlines(record.of(name).lesions, rate) for name in (before, after)]
             both = pd.concat(sides, axis=1, keys=["a", "b"], join="inner")

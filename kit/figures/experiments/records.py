@@ -207,8 +207,8 @@ def found_matrix(ax, shares):
     return labelled(ax, "", "lesions by diameter (mm); a triangle: found by none", "")
 
 
-def map_gallery(figure, slices, at, networks=None, *, columns=5, threshold=SHOWN_FROM):
-    """Show a whole slice and the networks' probabilities on it, framed by the head, with scale and colours (Fig. A.1).
+def map_gallery(figure, slices, at, networks=None, *, columns=5, threshold=SHOWN_FROM, around_mm=None):
+    """Show a slice and the networks' probabilities on it, with the label's outline, scale and colours (Fig. A.1).
 
     Parameters
     ----------
@@ -220,16 +220,21 @@ def map_gallery(figure, slices, at, networks=None, *, columns=5, threshold=SHOWN
     columns : int
     threshold : float
         Probabilities from here on are drawn.
+    around_mm : float, optional
+        Side of the square around the place for which the slice was chosen; by default the head fills the frame.
     """
-    row, image = slices.table.iloc[at], slices.images[at]
+    row, image, label = slices.table.iloc[at], slices.images[at], slices.labels[at]
     maps = {name: found[at] for name, found in slices.maps.items() if networks is None or name in networks}
     axes = clear(figure.subplots(-(-(len(maps) + 1) // columns), columns, squeeze=False))
-    show_slice(axes.flat[0], image, slices.labels[at], title="label")
+    show_slice(axes.flat[0], image, label, title="label")
     for ax, (name, probability) in zip(axes.flat[1:], maps.items(), strict=False):
-        show_slice(ax, image, probability=probability, title=name, threshold=threshold)
+        show_slice(ax, image, label, probability, title=name, threshold=threshold)
     for ax in axes.flat[: len(maps) + 1]:
         frame_head(ax, image).set_aspect(row.spacing_row_mm / row.spacing_column_mm)
-    scale_bar(axes.flat[0], BAR_MM, row.spacing_column_mm)
+        if around_mm:
+            wide, high = around_mm / 2 / row.spacing_column_mm, around_mm / 2 / row.spacing_row_mm
+            ax.set(xlim=(row.column - wide, row.column + wide), ylim=(row.row + high, row.row - high))
+    scale_bar(axes.flat[0], BAR_MM if around_mm is None else BAR_MM / 5, row.spacing_column_mm)
     if maps:
         probability_bar(figure, axes)
     figure.suptitle(f"{row.scan_id}, slice {row.slice}: {row.what}")
