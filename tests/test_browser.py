@@ -22,7 +22,7 @@ pytestmark = [
 ROOT = NOTEBOOK_FOLDER.parent
 SHOTS = ROOT / "runs" / "test" / "browser"  # in the project, so that they can be looked at
 NOTEBOOK = "14_inspect.ipynb"
-QUICK = ("margin_mm: float = 10.0", "margin_mm: float = 4.0")  # a smaller search: a test has 90 seconds
+QUICK = ("scans: int = 2", "scans: int = 1")  # a smaller search: a test has 90 seconds
 PLACES = {"manifest": ROOT / "data_manifest.csv", "weights": ROOT / "weights" / "D.safetensors"}
 VIEWERS = 4  # in the notebook: one scan, side by side, errors, samples
 

@@ -158,7 +158,7 @@ def false_positives_of_scans(ax, scans):
             mean = rows.fp.mean()
             ax.hlines(mean, at - 0.3, at + 0.3, color=colour)
             ax.text(at + 0.33, mean, f"{mean:.1f}", va="center", fontsize=8)
-    ax.set_xticks([0, 1], [f"with lesions\n({some.sum()} scans)", f"without\n({(~some).sum()} scans)"])
+    ax.set_xticks([0, 1], [f"with lesions\n(scans: {some.sum()})", f"without\n(scans: {(~some).sum()})"])
     ax.set(xlim=(-0.6, 1.7), ylim=(0, None))
     return labelled(ax, "False positives", "", "false positives in a scan")
 
@@ -220,7 +220,8 @@ def dice_of_lesions(axes, lesions, scans):
     for found, colour, marker, name in ((True, GREEN, "o", "found"), (False, RED, "x", "missed")):
         rows = lesions[lesions.found == found]
         axes[0].scatter(rows.size_mm, rows.dice, color=colour, marker=marker, label=f"{name} ({len(rows)})", zorder=3)
-    axes[0].axhline(lesions.dice.mean(), color=GREY, linestyle=":", linewidth=1)
+    mean = lesions.dice.mean()
+    axes[0].axhline(mean, color=GREY, linestyle=":", linewidth=1, label=f"mean of all, {mean:.2f}", zorder=1)
     axes[0].set(ylim=(-0.03, 1.03), xlim=(0, None))
     axes[0].legend(fontsize=8)
     own = scans[scans.tp + scans.fn > 0].sort_values("dice")

@@ -122,15 +122,15 @@ def twin_maps(axes, image, expected, found):
     """Draw a crop (row, column) on four axes: the image, its map patch by patch and dense, and their difference."""
     difference = np.ma.masked_equal(np.abs(found - expected), 0)
     shown = (
-        (image, "image", {"cmap": "gray"}),
-        (expected, "patch by patch", {"vmin": 0, "vmax": 1}),
-        (found, "dense", {"vmin": 0, "vmax": 1}),
-        (difference, "|difference| (white: none)", {"norm": LogNorm(SMALLEST, 1e-5)}),
+        (image, "image", "normalised intensity", {"cmap": "gray"}),
+        (expected, "patch by patch", "probability", {"vmin": 0, "vmax": 1}),
+        (found, "dense", "probability", {"vmin": 0, "vmax": 1}),
+        (difference, "|difference| (white: none)", "", {"norm": LogNorm(SMALLEST, 1e-5)}),
     )
-    for ax, (array, title, style) in zip(axes, shown, strict=True):
+    for ax, (array, title, unit, style) in zip(axes, shown, strict=True):
         drawn = ax.imshow(array, interpolation="nearest", **style)
         ax.set(xticks=[], yticks=[], title=title)
-        ax.figure.colorbar(drawn, ax=ax, fraction=0.046, pad=0.03)
+        ax.figure.colorbar(drawn, ax=ax, fraction=0.046, pad=0.03, label=unit)
     return axes
 
 

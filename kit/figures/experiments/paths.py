@@ -39,7 +39,7 @@ def path_windows(ax, patch, network, *, window=None):
             taps = [first + 0.5 + layer.dilation * step for step in range(layer.kernel)]
             places = np.array(list(product(taps, taps)))
             ax.plot(*places.T, ".", color=COLOURS[path], markersize=4, label=f"{layer.kernel} x {layer.kernel} taps")
-    ax.legend(loc="upper left", fontsize=7, framealpha=0.8)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2, fontsize=7, frameon=False)  # hides no tap
     return ax
 
 

@@ -146,6 +146,8 @@ def froc_multiples(figure, points, columns=4):
         ax.set(title=name, xlabel="", ylabel="")
         ax.get_legend().remove()
     clear(axes.flat[len(names) :])
+    for ax in axes.flat[max(len(names) - columns, 0) : len(names)]:
+        ax.tick_params(labelbottom=True)  # also where nothing stands below
     figure.supxlabel("false positives a scan")
     figure.supylabel("recall (%)")
     return figure
