@@ -226,6 +226,7 @@ def test_the_comparison_without_a_record_shows_what_is_published(tmp_path):
 
 @pytest.mark.notebooks
 @pytest.mark.xdist_group("15_comparison")
+@pytest.mark.filterwarnings("ignore:no brain is found")  # these heads hold none
 def test_the_comparison_with_a_record_tests_what_changed(tmp_path):
     table = write_cohort(tmp_path, (1, 2, 3, 4, 5))
     table = table.assign(patient_id=list("pqrst"), session=1, split=["train", "train", "validation", "test", "test"])
