@@ -80,11 +80,11 @@ def test_its_weights_make_a_detector_by_its_name(trained):
 def test_its_evaluation_stands_beside_the_record_and_what_is_not_published(trained, table, record):
     folder, *results = trained
     found, compared, _ = evaluate_sampled("Tiny-Five", results, table, folder, record, device="cpu", progress=False)
-    assert compared.index.tolist() == ["measured here", "recorded", "published"]
+    assert compared.index.tolist() == ["measured here", "saved trainings", "published"]
     assert compared.lesions.tolist()[:2] == [len(found.lesions)] * 2
     text = format_scores(compared)
     assert text.loc["published"].tolist() == ["not published", *[""] * (len(text.columns) - 1)]
-    assert text.loc["recorded", "patches worth"] == "96"
+    assert text.loc["saved trainings", "patches worth"] == "96"
     alone = comparison_table("Tiny-Five", found.sweep, 96, read_record(""))
     assert alone.index.tolist() == ["measured here", "published"]
 

@@ -61,13 +61,13 @@ def record(tmp_path):
 
 def test_an_experiment_stands_beside_its_record_and_what_was_published(record):
     table = comparison_table("A", sweep_of([1], [0], [3]), 500, record)
-    assert table.index.tolist() == ["measured here", "recorded", "published"]
+    assert table.index.tolist() == ["measured here", "saved trainings", "published"]
     assert table.patches_worth.tolist() == [500, 9000, 40e6]
     assert table.recall.tolist() == pytest.approx([1, 4 / 7, 0.898])
     assert table.precision.tolist() == pytest.approx([1 / 4, 4 / 22, 0.517])
     assert table.lesions.tolist() == [1, 7, 122]
-    assert table.loc["recorded", "dice"] == pytest.approx(0.6)
-    assert table.loc["recorded", "recall_low"] < 4 / 7 < table.loc["recorded", "recall_high"]
+    assert table.loc["saved trainings", "dice"] == pytest.approx(0.6)
+    assert table.loc["saved trainings", "recall_low"] < 4 / 7 < table.loc["saved trainings", "recall_high"]
 
 
 def test_without_a_record_measured_and_published_stand_alone():
@@ -105,8 +105,8 @@ def test_formatted_rates_have_their_intervals_and_a_rate_that_does_not_exist_a_d
     text = format_scores(comparison_table("A", sweep_of([0], [0], [0]), 500, record))
     assert text.loc["measured here", "recall %"] == "–"
     assert text.loc["published", "recall %"] == "89.8"
-    assert text.loc["recorded", "recall %"].startswith("57.1 (")
-    assert text.loc["recorded", "patches worth"] == "9,000"
+    assert text.loc["saved trainings", "recall %"].startswith("57.1 (")
+    assert text.loc["saved trainings", "patches worth"] == "9,000"
 
 
 def test_changes_stand_beside_the_published_ones_and_pairs_that_are_not_on_record_are_left_out(record):

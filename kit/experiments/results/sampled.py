@@ -42,14 +42,14 @@ def comparison_table(name, sweep, patches_worth, record, threshold=0.5):
     Returns
     -------
     pandas.DataFrame
-        Indexed by source ("measured here", "recorded", "published"): patches_worth, scans, lesions, chance (recall of
-        lesions moved to random places, where the sweep has it: `kit.metrics.chance_recall`), the four `SCORES` in
-        [0, 1] and for each its `<score>_low` and `<score>_high`, a 95 % bootstrap over patients (and trainings, in the
-        record). NaN where the thesis published nothing.
+        Indexed by source ("measured here", "saved trainings", "published"): patches_worth, scans, lesions, chance
+        (recall of lesions moved to random places, where the sweep has it: `kit.metrics.chance_recall`), the four
+        `SCORES` in [0, 1] and for each its `<score>_low` and `<score>_high`, a 95 % bootstrap over patients
+        (and trainings, of saved ones). NaN where the thesis published nothing.
     """
     rows = {"measured here": score_row(sweep, patches_worth, threshold)}
     if mine := record.of(name):
-        rows["recorded"] = score_row(mine.sampled, int(mine.runs.patches_worth.iloc[0]), threshold)
+        rows["saved trainings"] = score_row(mine.sampled, int(mine.runs.patches_worth.iloc[0]), threshold)
     rows["published"] = published_row(name)
     return pd.concat(rows, names=["source", ""]).droplevel(1)
 

@@ -110,7 +110,7 @@ def training_panel(figure, name, history, recorded, others=()):
     axes = figure.subplots(1, 3 if len(longer) else 2)
     training_curves(axes[:2], history)
     if len(longer):
-        learning_curves(axes[2], longer).set_title("Recorded: validation loss")
+        learning_curves(axes[2], longer).set_title("Saved trainings: validation loss")
     figure.suptitle(f"{name}: {history.patches_worth.iloc[-1]:,} patches' worth here")
     return figure
 
