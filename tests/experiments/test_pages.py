@@ -102,6 +102,10 @@ def test_the_index_says_what_was_run_on_what_and_in_how_long(index_of):
     assert re.search(r"Run kit \d+\.\d+\.\d+, profile quick, 2 notebooks: none failed", seen)
     assert re.search(r"On \d+ CPU cores \(.+\), .+, \w+ In 2 min 3 s", seen)
     assert "In 1 min 5 s" in words_of(index_of(notebooks, seconds=65))
+    assert "Data none On" in seen
+    built_in, own = ({"manifest": path} for path in ("../data_manifest.csv", "/data/mine/data_manifest.csv"))
+    seen = words_of(index_of({"01_one": executed(parameters=built_in), "02_two": executed(parameters=own)}))
+    assert "Data data_manifest.csv, data_manifest.csv (built in: synthetic scans) On" in seen
     assert "profile full and quick" in words_of(
         index_of(notebooks | {"03_c": executed(parameters={"profile": "full"})})
     )

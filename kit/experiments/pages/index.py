@@ -17,6 +17,7 @@ from kit.experiments.runs import environment
 
 WIDTH = 800  # pixels of a thumbnail, for a phone's dense screen
 QUALITY = 80  # of its JPEG
+BUILT_IN = "../data_manifest.csv"  # as the notebooks name the synthetic cohort
 
 
 def write_index(folder, *, seconds=None, failed=()):
@@ -46,6 +47,7 @@ def write_index(folder, *, seconds=None, failed=()):
         "cards": cards + [_missing(name) for name in sorted(set(failed) - {path.stem for path in paths})],
         "version": environment()["versions"]["brain-metastasis-kit"],
         "profiles": sorted({one["values"]["profile"] for one in cards if "profile" in one["values"]}),
+        "manifests": sorted({_manifest(one["values"]["manifest"]) for one in cards if one["values"].get("manifest")}),
         "hardware": _in_words(environment()["hardware"]),
         "took": minutes(sum(map(_seconds, notebooks.values())) if seconds is None else seconds),
         "readme": link_to("README.md", folder),
@@ -101,6 +103,10 @@ def _missing(name):
     """What the page says of a notebook that left nothing at all."""
     words = {"name": name, "number": name.partition("_")[0], "title": name, "failed": "nothing was written"}
     return words | dict.fromkeys(("question", "takeaway", "took", "page"), "") | {"picture": None, "parameters": {}}
+
+
+def _manifest(path):
+    return f"{Path(path).name} (built in: synthetic scans)" if path == BUILT_IN else Path(path).name
 
 
 def _seconds(notebook):
