@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -155,6 +156,8 @@ def killed_by(row, cache_dir, search, parts):
     """In place of `ensure` in other processes: scan s2 kills its process each time, s3 the first time."""
     mark = cache_dir / row["scan_id"]
     cache_dir.mkdir(exist_ok=True)
+    while row["scan_id"] == "s2" and not (cache_dir / "s3").exists():
+        time.sleep(0.01)  # or s3 might be lost with the pool before its first time
     if row["scan_id"] == "s2" or (row["scan_id"] == "s3" and not mark.exists()):
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
