@@ -48,9 +48,12 @@ def labelled(ax, title, x, y):
     return ax
 
 
-def legend_below(ax, columns=2):
-    """Put the legend of axes under their label, where it hides no point; the layout has to be a constrained one."""
-    return ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, fontsize=8, frameon=False)
+def legend_below(ax, columns=2, gap=0.2):
+    """Put the legend of axes under them, where it hides nothing; the layout has to be a constrained one.
+
+    `gap`, a share of the axes' height, is left for their label.
+    """
+    return ax.legend(loc="upper center", bbox_to_anchor=(0.5, -gap), ncols=columns, fontsize=8, frameon=False)
 
 
 def clear(axes):

@@ -223,6 +223,9 @@ def test_a_gallery_has_the_label_each_map_a_scale_and_a_bar_of_colours():
     assert np.ptp(figure.axes[0].lines[0].get_xdata()) == pytest.approx(50)
     assert figure.axes[-1].get_ylabel() == "probability of lesion"
     assert figure.get_suptitle() == "s, slice 7: 9 mm"
+    slices.table = table.assign(row=44, column=34, spacing_row_mm=2.0)
+    near = experiments.map_gallery(Figure(), slices, 0, around_mm=20).axes[1]
+    assert (near.get_xlim(), near.get_ylim()) == ((24, 44), (49, 39)), "20 mm, of 1 and of 2 mm voxels"
 
 
 def test_the_windows_of_both_paths_and_the_taps_of_a_sparse_kernel_are_drawn_to_scale(axes):

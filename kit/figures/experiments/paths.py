@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from kit.figures.slices import show_slice
-from kit.figures.style import BLUE, GREEN, ORANGE, clear
+from kit.figures.style import BLUE, GREEN, ORANGE, clear, legend_below
 from kit.models import layers, row_of
 
 COLOURS = {"main": BLUE, "beside": ORANGE, "head": GREEN}
@@ -39,7 +39,7 @@ def path_windows(ax, patch, network, *, window=None):
             taps = [first + 0.5 + layer.dilation * step for step in range(layer.kernel)]
             places = np.array(list(product(taps, taps)))
             ax.plot(*places.T, ".", color=COLOURS[path], markersize=4, label=f"{layer.kernel} x {layer.kernel} taps")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=2, fontsize=7, frameon=False)  # hides no tap
+    legend_below(ax, gap=0.02)
     return ax
 
 
