@@ -170,8 +170,8 @@ def sampled_panel(figure, name, sweeps, lesions, compared):
     return figure
 
 
-def lesion_panel(figure, lesions, load):
-    """Show lesions side by side, each with its label, below it with its probability and a bar of colours (Fig. A.1).
+def lesion_panel(figure, lesions, load, words=(), half=24):
+    """Show lesions with their labels, below them their probabilities too, and a bar of colours (Fig. A.1).
 
     Parameters
     ----------
@@ -179,14 +179,22 @@ def lesion_panel(figure, lesions, load):
         With scan_id, centre (slice, row, column), diameter_mm and `found`.
     load : callable
         From a scan's id to (kit.scans.Scan, probability map), such as `kit.viewer.saved_maps` gives.
+    words : sequence of str
+        One a lesion, in place of "found" or "missed".
+    half : int
+        A crop is 2 * half + 1 voxels wide.
     """
-    axes = figure.subplots(2, max(len(lesions), 1), squeeze=False)
-    for (upper, lower), lesion in zip(clear(axes).T, lesions.itertuples(), strict=False):
+    axes, words = figure.subplots(2, max(len(lesions), 1), squeeze=False), words or map(_fate, lesions.found)
+    for (upper, lower), lesion, word in zip(clear(axes).T, lesions.itertuples(), words, strict=False):
         scan, probability = load(lesion.scan_id)
-        title = f"{lesion.scan_id}, {lesion.diameter_mm:.1f} mm, {'found' if lesion.found else 'missed'}"
-        finding_crops(upper, scan.image, [lesion.centre], titles=[title], label=scan.label)
-        finding_crops(lower, scan.image, [lesion.centre], probability=probability)
+        title = f"{lesion.scan_id}, {lesion.diameter_mm:.1f} mm, {word}"
+        finding_crops(upper, scan.image, [lesion.centre], titles=[title], label=scan.label, half=half)
+        finding_crops(lower, scan.image, [lesion.centre], label=scan.label, probability=probability, half=half)
     if len(lesions):
         scale_bar(axes[0, 0], 10)
         probability_bar(figure, axes)
     return figure
+
+
+def _fate(found):
+    return "found" if found else "missed"
