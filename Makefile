@@ -40,7 +40,7 @@ demo: $(READY) cohort  ## run all notebooks at their quick profile and make HTML
 test: $(READY) lint unit run-notebooks compare-notebook run-browser  ## all tests: style and floors and units and doctests and notebooks and browser
 	@printf '\nall tests passed\n'
 
-check: $(READY) lint unit-quick  ## the tests of a minute or two: no notebooks and nothing slow
+check: $(READY) lint unit-quick  ## the tests of some three minutes: no notebooks and nothing slow
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	cd notebooks && ../$(BIN)/python -m jupyterlab $(LAB_OPTIONS)

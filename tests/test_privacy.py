@@ -66,6 +66,7 @@ def telling(folder, home):
     return {str(path.relative_to(folder)): word for path in files for word in words if word.encode() in contents(path)}
 
 
+@pytest.mark.slow
 def test_trainings_evaluations_and_maps_name_neither_patient_nor_folder_nor_user(table, home):
     size = {"examples": "patches", "budget": 64, "epochs": 1, "validation_patches": 32, "intensities": "scan"}
     record_experiment("A", table, home / "runs", device="cpu", progress=False, **size)

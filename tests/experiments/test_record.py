@@ -75,6 +75,7 @@ def test_a_run_leaves_what_the_record_is_read_from(table, first, runs, tmp_path)
         assert np.abs(shown.maps["A"][at][there] - load_map(folder / "map.nii.gz", scan)[place]).max() < 0.003
 
 
+@pytest.mark.slow
 def test_weights_are_evaluated_as_the_run_that_made_them_was(table, first, runs, tmp_path):
     weights = shutil.copy(runs / "A-clean-2015" / "weights.safetensors", tmp_path / "A.safetensors")
     row = record_weights("A (mine)", weights, table, runs, device="cpu", progress=False)
@@ -90,6 +91,7 @@ def test_weights_are_evaluated_as_the_run_that_made_them_was(table, first, runs,
         record_weights("A", weights, table, runs)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:no brain is found")  # these heads hold none
 def test_a_record_is_made_in_parts_and_what_was_there_is_kept(table, runs, tmp_path):
     out, later = tmp_path / "results", tmp_path / "later"

@@ -173,6 +173,7 @@ def test_a_finished_training_is_read_back_and_another_one_refused(table, trained
         train_unet(table, folder / "run", cache_dir=folder / "cache", seed=8, **given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [3, 70, 130])
 def test_a_stopped_training_goes_on_and_ends_as_if_it_had_not_been_stopped(
     table, trained, tmp_path, monkeypatch, steps

@@ -230,6 +230,7 @@ def test_a_resident_cohort_trains_as_one_on_the_host_does(cohorts, network):
     np.testing.assert_allclose(a.to_numpy(float), b.to_numpy(float), rtol=0.02)
 
 
+@pytest.mark.slow
 def test_the_fcn_learns_from_maps_of_outputs_and_is_scored_voxel_by_voxel(cohorts):
     history = train(build("FCN", seed=1), *cohorts, epochs=2, seed=1, **{**BUDGET, "patches_per_epoch": 320})
     assert history.validation_accuracy.max() > 0.8

@@ -148,6 +148,7 @@ def test_verdicts_find_the_component_they_judged(elsewhere, tmp_path):
     assert (changes.voxels > 0).all()
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_tables_of_one(cohort, tmp_path):
     one = score(tmp_path / "maps", cohort, progress=False)
     assert_same(one, score(tmp_path / "maps", cohort, workers=2, progress=False))

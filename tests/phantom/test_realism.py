@@ -66,6 +66,7 @@ def test_thick_slices_change_no_contrast_and_near_lesions_nothing_is_healthy(hea
     assert tissue.brain[label].all()
 
 
+@pytest.mark.slow
 def test_scans_of_a_manifest_are_compared_under_their_names_whatever_the_unit_of_intensity(head, tmp_path):
     file = nibabel.Nifti1Image(0.01 * head.transpose(2, 1, 0) - 3, np.diag([-2.0, -2, 2, 1]))
     nibabel.save(file, tmp_path / "a.nii.gz")

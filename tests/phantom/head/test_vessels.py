@@ -52,6 +52,7 @@ def test_tubes_that_leave_the_volume_are_cut():
 # -------------------------------------------------------------------------------------------------------------- trees
 
 
+@pytest.mark.slow
 def test_radii_of_a_tree_follow_murrays_law():
     rng = np.random.default_rng(1)
     leaves = rng.choice(len(land().nodes), 80, replace=False)
