@@ -24,6 +24,7 @@ from kit.experiments import (
     whole_scan_changes,
     whole_scan_table,
 )
+from kit.experiments.results.recorded import TEST_DRAWS
 from kit.metrics import compare
 
 
@@ -94,7 +95,7 @@ def test_a_record_is_one_row_an_experiment(record):
 
 
 def test_changes_of_scores_are_the_paired_comparison_of_two_experiments(record):
-    wanted = compare(*(sweep_at(record.of(name).sampled) for name in "AB"), trainings="seed", draws=10_000)
+    wanted = compare(*(sweep_at(record.of(name).sampled) for name in "AB"), trainings="seed", draws=TEST_DRAWS)
     found = compare_recorded(record, "A", "B")
     assert found.index.tolist() == ["recall", "precision", "dice", "dice_healthy"]
     pd.testing.assert_frame_equal(found, wanted.loc[found.index])

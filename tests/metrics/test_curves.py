@@ -103,19 +103,38 @@ def test_recall_of_two_trainings_is_the_mean_of_their_curves_each_at_its_own_thr
     assert both.recall.tolist() == pytest.approx(np.mean(each, axis=0).tolist())
 
 
+def average_of_draw(points, counts, times):
+    """The average recall of patients taken so often and of trainings taken so often, drawn by hand."""
+    curves = []
+    for (_, part), n in zip(points.groupby("seed"), times, strict=True):
+        patients = [rows for _, rows in part.groupby("patient_id")]
+        drawn = [patients[i].assign(scan_id=f"{i}-{k}") for i, m in enumerate(counts) for k in range(m)]
+        curves += n * [froc_average(pd.concat(drawn), draws=2).recall.loc["average"]]
+    return np.mean(curves)
+
+
 def test_intervals_over_trainings_agree_with_drawing_patients_and_trainings():
     points, draws = trained_twice(), 30
     weights, trained = patient_weights(3, draws, 5).astype(int), patient_weights(2, draws, (5, 1)).astype(int)
-    values = []
-    for counts, times in zip(weights, trained, strict=True):
-        curves = []
-        for (_, part), n in zip(points.groupby("seed"), times, strict=True):
-            patients = [rows for _, rows in part.groupby("patient_id")]
-            drawn = [patients[i].assign(scan_id=f"{i}-{k}") for i, m in enumerate(counts) for k in range(m)]
-            curves += n * [froc_average(pd.concat(drawn), draws=2).recall.loc["average"]]
-        values.append(np.mean(curves))
+    values = [average_of_draw(points, *drawn) for drawn in zip(weights, trained, strict=True)]
     table = froc_average(points, trainings="seed", draws=draws, seed=5)
     assert table.loc["average", ["low", "high"]].tolist() == pytest.approx(np.nanquantile(values, [0.025, 0.975]))
+
+
+def test_differences_agree_with_drawing_patients_for_both_networks_and_trainings_for_each():
+    points, draws = trained_twice(), 30
+    third = points[points.seed == 2].assign(seed=3, fn=lambda rows: rows.tp + rows.fn, tp=0)  # finds nothing
+    better = pd.concat([points.assign(tp=points.tp + points.fn, fn=0), third])  # three trainings against two
+    weights = patient_weights(3, draws, 5).astype(int)
+    trained = [patient_weights(count, draws, (5, 1 + side)).astype(int) for side, count in enumerate((2, 3))]
+    values = [
+        average_of_draw(better, counts, theirs) - average_of_draw(points, counts, ours)
+        for counts, ours, theirs in zip(weights, *trained, strict=True)
+    ]
+    found = compare_froc(points, better, trainings="seed", draws=draws, seed=5).loc["average"]
+    assert found[["low", "high"]].tolist() == pytest.approx(np.nanquantile(values, [0.025, 0.975]))
+    sides = np.count_nonzero(np.array(values) <= 1e-12), np.count_nonzero(np.array(values) >= -1e-12)
+    assert found.p == pytest.approx(min(1, 2 * (min(sides) + 1) / (draws + 1)))
 
 
 def test_a_network_compared_with_itself_differs_by_nothing_and_one_that_finds_more_by_what_it_finds():

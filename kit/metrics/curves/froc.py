@@ -281,7 +281,9 @@ def _drawn(curves, statistic, draws, seed):
 def _drawn_differences(pairs, statistic, names, trainings, draws, seed):
     """Second less first, of each bootstrap draw of clusters and of both networks' trainings: (draw, ...)."""
     weights = patient_weights(len(names), draws, seed)
-    each = [np.subtract(*(_drawn_clusters(c, statistic, weights, names) for c in both[::-1])) for both in pairs]
+    curves = {id(curve): curve for both in pairs for curve in both}  # most stand in several pairs
+    drawn = {key: _drawn_clusters(curve, statistic, weights, names) for key, curve in curves.items()}
+    each = [drawn[id(b)] - drawn[id(a)] for a, b in pairs]
     one, other = (_training_weights(count, draws, seed, side) for side, count in enumerate(trainings))
     return np.einsum("dt,td...->d...", (one[:, :, None] * other[:, None]).reshape(draws, -1), np.stack(each))
 
@@ -300,7 +302,9 @@ def _shared(a, b):
 
 
 def _among(curve, names):
-    """A curve on some of its clusters."""
+    """A curve on some of its clusters; itself where these are all of them."""
+    if names.issuperset(curve.clusters):
+        return curve
     at = [place for place, name in enumerate(curve.clusters) if name in names]
     counts = (part[at] for part in (curve.tp, curve.fp, curve.lesions, curve.scans))
     return Curve([curve.clusters[place] for place in at], curve.threshold, *counts)
