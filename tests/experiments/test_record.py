@@ -45,6 +45,7 @@ def runs(first, tmp_path):
     return shutil.copytree(first[1], tmp_path / "runs")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:no brain is found")  # these heads hold none
 def test_a_run_leaves_what_the_record_is_read_from(table, first, runs, tmp_path):
     row = first[0]
@@ -152,6 +153,7 @@ def test_unknown_words_are_refused_all_at_once_before_any_work(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_variant_is_named_after_its_experiment_and_fewer_whole_scans_are_mapped(table, tmp_path):
     row = record_experiment(
         "A+cohort", table, tmp_path, scans=1, **{k: v for k, v in SIZE.items() if k != "intensities"}
@@ -211,6 +213,7 @@ def test_the_command_refuses_another_cohort_in_the_same_folder(tmp_path, capsys,
     assert "another cohort than the 12 patients of seed 2016" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_longer_run_is_evaluated_anew(table, runs):
     longer = record_experiment("A", table, runs, **SIZE | {"budget": 192, "epochs": 3, "scans": 1})
     assert longer.patches_worth == 192

@@ -46,6 +46,7 @@ def ball(shape, centre, radius, spacing):
     return np.sqrt(sum(a**2 for a in axes)) <= radius
 
 
+@pytest.mark.slow
 def test_contrast_noise_and_bias_are_what_was_drawn(head):
     tissue = see_tissue(head, spacing_mm=(2, 2, 2))
     found = measure_scan(tissue)
@@ -56,6 +57,7 @@ def test_contrast_noise_and_bias_are_what_was_drawn(head):
     assert np.median(tissue.image[tissue.white]) == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.slow
 def test_thick_slices_change_no_contrast_and_near_lesions_nothing_is_healthy(head):
     label = np.zeros(head[::2].shape, bool)
     label[25:28, 60:66, 40:46] = True

@@ -136,6 +136,7 @@ def test_a_full_disk_costs_one_scan_and_says_so(files, tmp_path, monkeypatch):
     assert reading == ["s1", "s2", "s3", "s4", "s2"]
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_same_cohort_and_name_what_fails(files, tmp_path):
     wanted = prepare(files, tmp_path / "one", progress=False)
     found = prepare(files, tmp_path / "two", workers=2, progress=False)

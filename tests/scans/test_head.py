@@ -215,6 +215,7 @@ def test_no_lesion_of_a_synthetic_head_is_lost():
 REAL = [("met-00110", "2"), ("glioma-0003", "4"), ("glioma-0005", "4"), ("glioma-0006", "4"), ("tumour-b1", None)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "codes"), REAL)
 def test_no_voxel_of_a_real_lesion_is_lost(name, codes, shared_data):
     folder = shared_data / "scans" / name
