@@ -18,7 +18,8 @@ from kit.experiments import (
     record_table,
     record_weights,
 )
-from kit.experiments.record import slices
+from kit.experiments.record import making, slices
+from kit.metrics import froc
 from kit.phantom import plan_cohort
 from kit.scans import load_map, load_scan
 
@@ -62,7 +63,9 @@ def test_a_run_leaves_what_the_record_is_read_from(table, first, runs, tmp_path)
     assert mine.sweeps[mine.sweeps.threshold == 0.5].scan_id.nunique() == 2
     assert mine.lesions.groupby(["threshold", "fp_per_scan"], dropna=False).size().eq(6).all()
     assert mine.sampled.placed.notna().any()  # what is found by chance
-    assert (mine.points.tp + mine.points.fn).groupby(mine.points.threshold).sum().eq(6).all()
+    lesions = (mine.points.tp + mine.points.fn).groupby(mine.points.scan_id)
+    assert lesions.nunique().eq(1).all()
+    assert lesions.first().sum() == 6
     cut_slices(runs, table, tmp_path / "results")
     shown = read_slices(tmp_path / "results")
     assert len(shown.table) == len(shown.images) == len(shown.labels) == len(shown.maps["A"]) > 0
@@ -219,3 +222,22 @@ def test_a_longer_run_is_evaluated_anew(table, runs):
     assert longer.patches_worth == 192
     folders = sorted(path.name for path in (runs / "A-clean-2015").glob("*_*") if path.is_dir())
     assert folders == ["sampled_128", "sampled_192", "whole_128", "whole_192"]
+
+
+def test_recorded_points_are_where_counts_change_and_give_the_counts_at_every_recorded_threshold():
+    rng, parts = np.random.default_rng(0), []
+    for name in "st":
+        thresholds = np.sort(1 / (1 + np.exp(-rng.uniform(0, 12, 40))))[::-1]
+        parts.append(pd.DataFrame({
+            "scan_id": name, "patient_id": name, "threshold": thresholds,
+            "tp": np.minimum(rng.integers(0, 2, 40).cumsum(), 5), "fp": rng.integers(0, 2, 40).cumsum(),
+        }).assign(fn=lambda rows: 5 - rows.tp))  # fmt: skip
+    kept = making._at_odds(pd.concat(parts))
+    assert len(kept) < 40 + 40 + 2 < 2 * len(making.ODDS)
+    curve = froc(kept).set_index("threshold")
+    for threshold in making.ODDS:
+        at = [part[part.threshold >= threshold].iloc[-1:] for part in parts]
+        found = curve[curve.index >= threshold * (1 - 1e-12)]
+        row = found.loc[found.index.min()]
+        wanted = sum(part.tp.sum() for part in at) / 10, sum(part.fp.sum() for part in at) / 2
+        assert (row.recall, row.fp_per_scan) == pytest.approx(wanted)

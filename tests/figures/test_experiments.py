@@ -151,8 +151,9 @@ def test_a_lesion_panel_shows_each_lesion_above_and_its_probability_below():
     assert [len(ax.images) for ax in (*upper, *lower)] == [1, 1, 2, 2]
     assert all(len(ax.collections) == 1 for ax in (*upper, *lower))  # the outline
     assert len(experiments.lesion_panel(Figure(), lesions[:0], load).axes) == 2
-    titles = experiments.lesion_panel(Figure(), lesions, load, ["one", "two"]).axes[:2]
-    assert [ax.get_title() for ax in titles] == ["a, 3.1 mm, one", "b, 3.1 mm, two"]
+    close = experiments.lesion_panel(Figure(), lesions, load, ["one", "two"], half=3).axes[:4]
+    assert [ax.get_title() for ax in close[:2]] == ["a, 3.1 mm, one", "b, 3.1 mm, two"]
+    assert {ax.images[0].get_array().shape for ax in close} == {(7, 7)}
 
 
 @pytest.fixture

@@ -286,7 +286,7 @@ def _thinned(sweep):
 
 
 def _at_odds(points):
-    """A scan's operating points at the thresholds `ODDS`: at each the lowest one that is not below it."""
+    """A scan's operating points at the thresholds `ODDS`, where its counts change: the lowest one not below each."""
     rows = []
     for _, scan in points.groupby("scan_id", sort=False):
         scan = scan.sort_values("threshold", ascending=False)
@@ -294,6 +294,7 @@ def _at_odds(points):
         nothing = scan.iloc[0].tp * 0  # above the scan's first point nothing is predicted
         part = scan.iloc[np.maximum(at, 0)].assign(threshold=ODDS)
         part.loc[at < 0, ["tp", "fp"]] = nothing
+        part = part[(part[["tp", "fp"]].diff(-1) != 0).any(axis=1)]  # of equal counts the highest threshold says all
         rows.append(part.assign(fn=scan.tp.iloc[0] + scan.fn.iloc[0] - part.tp))
     return pd.concat(rows, ignore_index=True)[["scan_id", "patient_id", "threshold", "tp", "fn", "fp"]]
 
