@@ -115,6 +115,9 @@ def test_a_record_is_made_in_parts_and_what_was_there_is_kept(table, runs, tmp_p
     np.testing.assert_array_equal(shown.maps["A"], before[1].maps["A"])
     np.testing.assert_array_equal(shown.labels, before[1].labels)
     assert shown.maps["B"].any()
+    shutil.move(later / "B-clean-2015", later / "B+more-clean-2015")
+    cut_slices(later, table, out, names=["B+more"])  # a variant is shown where it is asked for
+    np.testing.assert_array_equal(read_slices(out).maps["B+more"], shown.maps["B"])
 
 
 def test_runs_on_other_test_scans_are_not_put_together(runs, tmp_path):
@@ -146,8 +149,10 @@ def test_slices_show_lesions_all_some_and_none_find_each_of_another_scan():
 def test_slices_of_no_record_are_refused_with_a_remedy(tmp_path):
     with pytest.raises(RunError, match=r"slices\.npz is missing; `python -m kit record` writes it"):
         read_slices(tmp_path)
-    with pytest.raises(RunError, match="no finished training with clean labels and seed 2015"):
+    with pytest.raises(RunError, match="no finished training of any experiment with clean labels and seed 2015"):
         cut_slices(tmp_path, None, tmp_path)
+    with pytest.raises(RunError, match=r"no finished training of D\+longer with clean labels"):
+        cut_slices(tmp_path, None, tmp_path, names=["D+longer"])
 
 
 def test_unknown_words_are_refused_all_at_once_before_any_work(tmp_path):

@@ -34,7 +34,7 @@ class Slices:
     maps: dict
 
 
-def cut_slices(runs, table, out, *, labels="clean", seed=2015, scans=None):
+def cut_slices(runs, table, out, *, labels="clean", seed=2015, scans=None, names=None):
     """Choose slices by what the recorded networks found, and write them with all maps: slices.csv and slices.npz.
 
     Shown are, each from another patient where there are enough: the largest lesion that all networks find, the smallest
@@ -54,8 +54,10 @@ def cut_slices(runs, table, out, *, labels="clean", seed=2015, scans=None):
         Of the trainings that are shown.
     scans : int, optional
         As given to `record_experiment`.
+    names : sequence of str, optional
+        Experiments whose maps are written; by default all that are there but variants (names with a plus).
     """
-    done = _finished(runs, labels, seed)
+    done = _finished(runs, labels, seed, names)
     test = table[table.split == "test"].head(scans or len(table)).set_index("scan_id", drop=False)
     if (Path(out) / "slices.npz").is_file() and read_slices(out).maps.keys() - done.keys():
         _add(read_slices(out), test, done, Path(out))
@@ -99,14 +101,16 @@ def _add(old, test, done, out):
     _write(out, list(every), images, marks, np.stack(list(every.values()), axis=1))
 
 
-def _finished(runs, labels, seed):
-    """Experiment to folder of the finished trainings of a seed, in the experiments' order, variants left out."""
+def _finished(runs, labels, seed, names):
+    """Experiment to folder of the finished trainings of a seed, in the experiments' order."""
     folders = {path.parent.name: path.parent for path in sorted(Path(runs).glob("*/borders.csv"))}
     end = f"-{labels}-{seed}"
     done = {name.removesuffix(end): folder for name, folder in folders.items() if name.endswith(end)}
-    done = {name: done[name] for name in sorted(done, key=place_of) if "+" not in name}
-    if not done:
-        raise RunError(f"{runs}: no finished training with {labels} labels and seed {seed}")
+    wanted = [name for name in done if "+" not in name] if names is None else names
+    if not wanted or set(wanted) - set(done):
+        which = ", ".join(sorted(set(wanted) - set(done))) or "any experiment"
+        raise RunError(f"{runs}: no finished training of {which} with {labels} labels and seed {seed}")
+    done = {name: done[name] for name in sorted(wanted, key=place_of)}
     return done
 
 
