@@ -8,7 +8,6 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from kit.figures.evaluation import precision_recall, published_point, recall_over_size
-from kit.figures.experiments.records import learning_curves
 from kit.figures.slices import finding_crops, probability_bar, scale_bar, show_slice
 from kit.figures.style import BLUE, GREEN, GREY, KIND_COLOURS, ORANGE, clear, labelled, legend_below, network_style
 from kit.metrics import recall_by_size, summarise
@@ -92,8 +91,8 @@ def legend_of_reasons(figure, reasons):
     return figure
 
 
-def training_panel(figure, name, history, recorded, others=()):
-    """Show how an experiment's training went here, and beside it the validation loss of recorded runs.
+def training_panel(figure, name, history):
+    """Show how an experiment's training went: loss on the left, accuracy, recall and precision on the right.
 
     Parameters
     ----------
@@ -101,17 +100,9 @@ def training_panel(figure, name, history, recorded, others=()):
         The experiment.
     history : pandas.DataFrame
         As `kit.experiments.train` returns.
-    recorded : pandas.DataFrame
-        Such histories with their `experiment` and kind of `labels`; without any there are no third axes.
-    others : sequence of str
-        Recorded experiments to be seen beside.
     """
-    longer = recorded[recorded.experiment.isin({name, *others}) & (recorded.labels == "clean")]
-    axes = figure.subplots(1, 3 if len(longer) else 2)
-    training_curves(axes[:2], history)
-    if len(longer):
-        learning_curves(axes[2], longer).set_title("Saved trainings: validation loss")
-    figure.suptitle(f"{name}: {history.patches_worth.iloc[-1]:,} patches' worth here")
+    training_curves(figure.subplots(1, 2), history)
+    figure.suptitle(f"{name}: {history.patches_worth.iloc[-1]:,} patches' worth")
     return figure
 
 

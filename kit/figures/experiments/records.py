@@ -24,11 +24,17 @@ PER_ROW = 7  # networks side by side whose curves are shown
 SHOWN_FROM = 0.1  # probability; whole scans of a record are mapped around what exceeds it
 
 
-def learning_curves(ax, histories, score="validation_loss"):
-    """Draw one score of several experiments' training over the size of the run, in patches' worth.
+def learning_curves(ax, histories, names=None, score="validation_loss"):
+    """Draw one score of several experiments' trainings from clean labels over the size of the run, in patches' worth.
 
-    `histories` has the rows of `kit.experiments.train` with their `experiment` and `seed`; each training has a line.
+    `histories` has the rows of `kit.experiments.train` with their `experiment`, `labels` and `seed`; each training has
+    a line. `names` chooses experiments and gives their order.
     """
+    histories = histories[histories.labels == "clean"]
+    names = list(histories.experiment.drop_duplicates()) if names is None else names
+    histories = histories[histories.experiment.isin(names)].sort_values(
+        "experiment", key=lambda one: one.map(names.index), kind="stable"
+    )
     seen = set()
     for (name, _), history in histories.groupby(["experiment", "seed"], sort=False):
         label = None if name in seen else name
