@@ -4,6 +4,8 @@ The colours are Okabe and Ito's, which colour-blind readers tell apart; where th
 """
 
 import numpy as np
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
 
 BLUE, SKY, GREEN, ORANGE, RED, GREY = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "0.45"
@@ -19,6 +21,8 @@ NETWORK_MARKERS = dict(zip(NETWORK_COLOURS, "osv^<>DXP", strict=True))
 SCHEME_LINES = {"Pairs": "--", "Eroded-Pairs": ":"}  # how an experiment's samples were drawn; solid: at random
 SIZE = "size: cube root of the volume (mm)"
 COUNTS = ("lesions", "places", "false positives")  # axes with whole numbers only
+LABEL_POINTS = 8  # size of words beside a point
+LETTER = 0.55 * LABEL_POINTS  # width of one of their letters, about
 STAR = {"marker": "*", "color": BLACK, "linestyle": ""}  # a published figure
 
 
@@ -46,6 +50,20 @@ def labelled(ax, title, x, y):
         if axis.get_label_text() in COUNTS:
             axis.set_major_locator(MaxNLocator(integer=True))
     return ax
+
+
+def write_beside(ax, text, at):
+    """Write text beside a point, with a white halo: at its right, or at its left where the text would leave the axes.
+
+    It stands at the left too where another text was written beside the same point. The figure's size and the limits of
+    the axes have to be set.
+    """
+    room = np.diff(ax.transData.transform([at, (ax.get_xlim()[1], at[1])])[:, 0])[0] * 72 / ax.figure.dpi  # in points
+    taken = any(np.allclose(other.xy, at) for other in ax.texts if isinstance(other, Annotation))
+    side = 1 if not taken and room > 7 + LETTER * len(text) else -1
+    place = {"xytext": (7 * side, 0), "ha": "left" if side > 0 else "right", "va": "center"}
+    halo = [withStroke(linewidth=2.5, foreground="white")]
+    return ax.annotate(text, at, textcoords="offset points", fontsize=LABEL_POINTS, path_effects=halo, **place)
 
 
 def legend_below(ax, columns=2, gap=0.2):

@@ -186,7 +186,7 @@ def curves_of(names):
                for name in names for t in (0.3, 0.9) for mm in (3, 4.5, 8)]  # fmt: skip
     sweeps = [{"experiment": name, "threshold": t, "min_volume_mm3": 0, "tp": 2, "fn": 1, "fp": 3 if t < 0.5 else 1}
               for name in names for t in (0.3, 0.9)]  # fmt: skip
-    return experiments.curve_multiples(Figure(), pd.DataFrame(sweeps), pd.DataFrame(lesions))
+    return experiments.curve_multiples(Figure(), pd.DataFrame(sweeps), pd.DataFrame(lesions), thresholds=(0.3, 0.9))
 
 
 def test_curves_of_precision_recall_and_size_stand_one_above_the_other():
@@ -195,6 +195,10 @@ def test_curves_of_precision_recall_and_size_stand_one_above_the_other():
     assert (upper.get_title(), beside.get_title()) == ("A", "D")
     assert sorted(upper.lines[0].get_ydata().tolist()) == pytest.approx([40, 200 / 3])
     assert [line.get_label() for line in lower.lines] == ["θ 0.3", "θ 0.9"]
+    assert [text.get_text() for text in upper.texts] == ["θ 0.3", "θ 0.9"], (
+        "dots above are at the theta of the curves below"
+    )
+    assert upper.get_ylim() == (0.1, 130)
 
 
 def test_more_than_seven_networks_go_on_below():

@@ -153,7 +153,7 @@ def froc_multiples(figure, points, columns=4):
     return figure
 
 
-def curve_multiples(figure, sweeps, lesions, thresholds=(0.3, 0.5, 0.7, 0.9)):
+def curve_multiples(figure, sweeps, lesions, thresholds=(0.5, 0.9, 0.99)):
     """Show precision and recall of every experiment on whole scans, and recall over size at some theta (Fig. B.1-B.3).
 
     Precision is on a logarithmic axis, because on whole scans most networks have a few percent. Seven networks stand
@@ -164,7 +164,7 @@ def curve_multiples(figure, sweeps, lesions, thresholds=(0.3, 0.5, 0.7, 0.9)):
     sweeps, lesions : pandas.DataFrame
         Of `kit.experiments.Record`; all trainings of an experiment are added up.
     thresholds : sequence of float
-        Theta of the curves over size.
+        Theta of the curves over size, and of the dots on those of precision and recall; close ones lie on each other.
     """
     names = list(sweeps.experiment.drop_duplicates())
     bands, per_row = -(-len(names) // PER_ROW), min(len(names), PER_ROW)
@@ -173,7 +173,7 @@ def curve_multiples(figure, sweeps, lesions, thresholds=(0.3, 0.5, 0.7, 0.9)):
     for at, name in enumerate(names):
         upper, lower = axes[2 * (at // per_row) : 2 * (at // per_row) + 2, at % per_row]
         curve = summarise(sweeps[(sweeps.experiment == name) & (sweeps.min_volume_mm3 == 0)])
-        precision_recall(upper, curve, mark=(0.5, 0.9), **network_style(name))
+        precision_recall(upper, curve, mark=thresholds, **network_style(name))
         fixed = lesions[(lesions.experiment == name) & lesions.fp_per_scan.isna() & lesions.threshold.isin(thresholds)]
         recall_over_size_curves(lower, recall_curve(fixed, by=["threshold"]))
         lower.get_legend().remove()
@@ -182,8 +182,8 @@ def curve_multiples(figure, sweeps, lesions, thresholds=(0.3, 0.5, 0.7, 0.9)):
         for ax in (upper, lower):
             ax.set(ylabel="" if at % per_row else ax.get_ylabel())
     for ax in axes[::2, 0]:
-        ax.set(yscale="log", ylim=(0.3, 130))
-        ax.set_yticks((1, 10, 100), (1, 10, 100))
+        ax.set(yscale="log", ylim=(0.1, 130))
+        ax.set_yticks((0.1, 1, 10, 100), (0.1, 1, 10, 100))
     figure.legend(handles=axes[1, 0].lines, loc="outside lower center", ncols=len(thresholds))
     return figure
 
