@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from kit.experiments import EXPERIMENTS, SCORES, published_row
-from kit.figures import KIND_COLOURS, experiments, network_style
+from kit.figures import KIND_COLOURS, experiments, network_style, network_styles
 from kit.figures.style import BLUE, PALE
 from kit.metrics import border_profile, sweep
 from kit.samplers import WHY, Cohort, draw
@@ -17,9 +17,23 @@ from kit.samplers import WHY, Cohort, draw
 def test_every_experiment_looks_different_and_every_reason_has_a_marker():
     styles = [tuple(network_style(name).values()) for name in EXPERIMENTS]
     assert len(set(styles)) == len(EXPERIMENTS)
-    for variant in ("D+hard-negatives", "D (weights)"):
+    for variant in ("D+hard-negatives", "D (weights)", "D hard-by-size (trained)", "D of 0.4.0 (weights)"):
         assert network_style(variant) == network_style("D") | {"linestyle": "-."}
     assert set(experiments.panels.MARKERS) == set(WHY) <= set(KIND_COLOURS)
+
+
+def test_experiments_of_one_network_have_shades_of_its_colour_in_one_axes(points, axes):
+    names = ["G-Pairs", "G", "G+balanced", "G-Eroded-Pairs", "D"]
+    styles = network_styles(names)
+    assert len({style["color"] for style in styles.values()}) == len(names)
+    assert [styles[name] for name in "GD"] == [network_style(name) for name in "GD"]
+    assert [styles[name] | {"color": ""} for name in names] == [network_style(name) | {"color": ""} for name in names]
+    twice = pd.concat([points, points[points.experiment == "A"].assign(experiment="D (weights)")])
+    ax = experiments.froc_lines(axes(), twice, ["D (weights)", "D"])
+    assert len({line.get_color() for line in ax.lines}) == 2
+    histories = history([0.1]).assign(seed=1)
+    histories = pd.concat([histories.assign(experiment=name) for name in names])
+    assert len({line.get_color() for line in experiments.learning_curves(axes(), histories).lines}) == len(names)
 
 
 def test_sample_patches_show_lesions_above_and_healthy_ones_below(cohort):
@@ -89,7 +103,7 @@ def test_profiles_and_learning_curves_have_a_line_a_network(axes):
 def history(rates):
     epochs = np.arange(1, len(rates) + 1)
     named = ("train_loss", "train_accuracy", *(f"validation_{n}" for n in ("loss", "accuracy", "recall", "precision")))
-    columns = {"patches_worth": 1000 * epochs, "learning_rate": rates}
+    columns = {"epoch": epochs, "patches_worth": 1000 * epochs, "learning_rate": rates}
     return pd.DataFrame(columns | dict.fromkeys(named, 1 / epochs))
 
 
@@ -179,6 +193,16 @@ def test_small_multiples_have_an_axes_an_experiment(points):
     figure = experiments.froc_multiples(Figure(), points, columns=3)
     assert [ax.get_title() for ax in figure.axes] == ["A", "D", ""]
     assert [len(ax.lines) for ax in figure.axes[:2]] == [3, 3]
+    assert figure.axes[0].get_xticks().tolist() == [0.5, 2, 8, 32]
+
+
+def test_small_multiples_of_trainings_go_by_epoch_and_show_the_others_in_grey():
+    histories = pd.concat([history([0.1] * 3).assign(experiment=name, seed=seed) for name, seed in ("A1", "D1", "D2")])
+    figure = experiments.learning_multiples(Figure(), histories, columns=3)
+    assert [ax.get_title() for ax in figure.axes] == ["A", "D", ""]
+    assert [line.get_color() for line in figure.axes[1].lines] == [PALE, *2 * [network_style("D")["color"]]]
+    assert {tuple(line.get_xdata()) for line in figure.axes[1].lines} == {(1, 2, 3)}
+    assert (figure.get_supxlabel(), figure.get_supylabel()) == ("epoch", "validation loss")
 
 
 def curves_of(names):

@@ -8,7 +8,7 @@ from matplotlib.colors import ListedColormap
 
 from kit.figures.evaluation import froc_axis, precision_recall, recall_over_size_curves
 from kit.figures.slices import frame_head, probability_bar, scale_bar, show_slice
-from kit.figures.style import BLUE, GREY, PALE, STAR, clear, labelled, legend_below, network_style
+from kit.figures.style import BLUE, GREY, PALE, STAR, clear, labelled, legend_below, network_style, network_styles
 from kit.metrics import froc, recall_curve, summarise
 
 TITLES = {
@@ -18,6 +18,8 @@ TITLES = {
     "dice_healthy": "Dice, healthy",
 }
 FP_PER_SCAN = (0.25, 32)  # axis of FROC curves
+FP_TICKS = (0.5, 2, 8, 32)  # along narrow ones
+BEHIND = {"color": PALE, "linewidth": 0.8}  # curves that others are compared with
 LEVEL = 0.05  # of a corrected p
 BAR_MM = 50  # length of a scale bar
 PER_ROW = 7  # networks side by side whose curves are shown
@@ -29,14 +31,31 @@ def learning_curves(ax, histories, score="validation_loss"):
 
     `histories` has the rows of `kit.experiments.train` with their `experiment` and `seed`; each training has a line.
     """
-    seen = set()
+    seen, styles = set(), network_styles(histories.experiment.drop_duplicates())
     for (name, _), history in histories.groupby(["experiment", "seed"], sort=False):
         label = None if name in seen else name
-        ax.plot(history.patches_worth / 1000, history[score], markersize=4, label=label, **network_style(name))
+        ax.plot(history.patches_worth / 1000, history[score], markersize=4, label=label, **styles[name])
         seen.add(name)
     ax.set_xlim(0, None)
     legend_below(ax, columns=4)
     return labelled(ax, "", "patches' worth (thousands)", score.replace("_", " "))
+
+
+def learning_multiples(figure, histories, score="validation_loss", columns=4):
+    """Show one score of all experiments' training over its epochs, one axes each, before those of all others in grey.
+
+    `histories` as in `learning_curves`.
+    """
+
+    def draw(ax, name, others):
+        for one in (*others, name):
+            style = network_style(name) | {"markersize": 3} if one == name else BEHIND
+            for _, history in histories[histories.experiment == one].groupby("seed"):
+                ax.plot(history.epoch, history[score], **style)
+        ax.set_xlim(0, None)
+
+    names = histories.experiment.drop_duplicates()
+    return _multiples(figure, list(names), draw, columns, "epoch", score.replace("_", " "))
 
 
 def forest_plot(axes, measured, published):
@@ -125,8 +144,9 @@ def froc_lines(ax, points, names, behind=()):
     names, behind : sequence of str
         Experiments; those that are not recorded have no line.
     """
+    styles = network_styles(names)
     for name in (*behind, *names):
-        style = network_style(name) | {"marker": ""} if name in names else {"color": PALE, "linewidth": 0.8}
+        style = styles[name] | {"marker": ""} if name in names else BEHIND
         for seed, part in points[points.experiment == name].groupby("seed"):
             curve, first = froc(part), seed == points.seed[points.experiment == name].min()
             label = name if first and name in names else None
@@ -138,18 +158,30 @@ def froc_lines(ax, points, names, behind=()):
 
 
 def froc_multiples(figure, points, columns=4):
-    """Show the FROC curves of all experiments of a record, one axes each, before those of all others in grey."""
-    names = list(points.experiment.drop_duplicates())
+    """Show the FROC curves of all experiments of a record, one axes each, before those of all others in grey.
+
+    `points` as in `froc_lines`, or the rows of some experiments.
+    """
+
+    def draw(ax, name, others):
+        froc_lines(ax, points, [name], others).get_legend().remove()
+        ax.set_xticks(FP_TICKS)
+
+    names = points.experiment.drop_duplicates()
+    return _multiples(figure, list(names), draw, columns, "false positives a scan", "recall (%)")
+
+
+def _multiples(figure, names, draw, columns, x, y):
+    """Fill a figure with axes of one name each; `draw` takes one, its name and the others."""
     axes = figure.subplots(-(-len(names) // columns), columns, sharex=True, sharey=True, squeeze=False)
     for ax, name in zip(axes.flat, names, strict=False):
-        froc_lines(ax, points, [name], [other for other in names if other != name])
+        draw(ax, name, [other for other in names if other != name])
         ax.set(title=name, xlabel="", ylabel="")
-        ax.get_legend().remove()
     clear(axes.flat[len(names) :])
     for ax in axes.flat[max(len(names) - columns, 0) : len(names)]:
         ax.tick_params(labelbottom=True)  # also where nothing stands below
-    figure.supxlabel("false positives a scan")
-    figure.supylabel("recall (%)")
+    figure.supxlabel(x)
+    figure.supylabel(y)
     return figure
 
 
