@@ -1,11 +1,13 @@
 """Figures of the experiments hold what they are said to show."""
 
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from kit.experiments import EXPERIMENTS, SCORES, published_row
 from kit.figures import KIND_COLOURS, experiments, network_style, network_styles
@@ -264,6 +266,7 @@ def test_the_windows_of_both_paths_and_the_taps_of_a_sparse_kernel_are_drawn_to_
     ax = experiments.path_windows(axes(), np.zeros((5, 91, 91)), "F")
     boxes = {patch.get_label(): (patch.get_xy(), patch.get_width()) for patch in ax.patches}
     assert boxes == {"main: 51 x 51": ((19.5, 19.5), 51), "beside: 91 x 91": ((-0.5, -0.5), 91)}
+    assert {text.get_fontsize() for text in ax.get_legend().get_texts()} == {11}, "to be read at half the size"
     (taps,) = ax.lines
     assert len(taps.get_xdata()) == 49
     assert np.unique(taps.get_xdata()).tolist() == [0, 5, 10, 15, 20, 25, 30]
@@ -272,7 +275,20 @@ def test_the_windows_of_both_paths_and_the_taps_of_a_sparse_kernel_are_drawn_to_
 def test_layers_of_both_paths_meet_in_the_head(axes):
     ax = experiments.path_layers(axes(), "E")
     words = [text.get_text() for text in ax.texts]
-    assert words[:2] == ["conv3-48\n49 x 49", "conv3-64\n47 x 47"]
-    assert "conv1-5\n5 x 5" in words
+    assert words[:2] == ["conv3-48: 49 x 49", "conv3-64: 47 x 47"]
+    assert "conv1-5: 5 x 5" in words
     assert words[-3:] == ["FC-1024", "FC-1024", "FC-2"]
     assert len(ax.patches) == len(words) + 2  # an arrow a path
+
+
+def test_layers_are_written_large_and_within_their_boxes():
+    figure = Figure(figsize=(6, 5.3), layout="constrained")
+    ax = experiments.path_layers(figure.subplots(), "F")
+    figure.canvas.draw()
+    boxes = [patch.get_window_extent() for patch in ax.patches if isinstance(patch, Rectangle)]
+    for text, box in zip(ax.texts, boxes, strict=True):
+        words = text.get_window_extent()
+        assert box.x0 < words.x0 < words.x1 < box.x1
+        assert box.y0 < words.y0 < words.y1 < box.y1
+    assert {text.get_fontsize() for text in ax.texts} == {11}
+    assert not any(box.overlaps(other) for box, other in combinations(boxes, 2))
