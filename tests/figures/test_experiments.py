@@ -209,10 +209,10 @@ def test_small_multiples_of_trainings_go_by_epoch_and_show_the_others_in_grey():
 
 def curves_of(names):
     lesions = [{"threshold": t, "size_mm": mm, "found": mm > 4 + t, "fp_per_scan": np.nan, "experiment": name}
-               for name in names for t in (0.3, 0.9) for mm in (3, 4.5, 8)]  # fmt: skip
-    sweeps = [{"experiment": name, "threshold": t, "min_volume_mm3": 0, "tp": 2, "fn": 1, "fp": 3 if t < 0.5 else 1}
-              for name in names for t in (0.3, 0.9)]  # fmt: skip
-    return experiments.curve_multiples(Figure(), pd.DataFrame(sweeps), pd.DataFrame(lesions), thresholds=(0.3, 0.9))
+               for name in names for t in (0.5, 0.99) for mm in (3, 4.5, 8)]  # fmt: skip
+    sweeps = [{"experiment": name, "threshold": t, "min_volume_mm3": 0, "tp": 2, "fn": 1, "fp": 3 if t < 0.9 else 1}
+              for name in names for t in (0.5, 0.99)]  # fmt: skip
+    return experiments.curve_multiples(Figure(), pd.DataFrame(sweeps), pd.DataFrame(lesions))
 
 
 def test_curves_of_precision_recall_and_size_stand_one_above_the_other():
@@ -220,8 +220,8 @@ def test_curves_of_precision_recall_and_size_stand_one_above_the_other():
     upper, beside, lower = figure.axes[:3]
     assert (upper.get_title(), beside.get_title()) == ("A", "D")
     assert sorted(upper.lines[0].get_ydata().tolist()) == pytest.approx([40, 200 / 3])
-    assert [line.get_label() for line in lower.lines] == ["θ 0.3", "θ 0.9"]
-    assert [text.get_text() for text in upper.texts] == ["θ 0.3", "θ 0.9"], (
+    assert [line.get_label() for line in lower.lines] == ["θ 0.5", "θ 0.99"]
+    assert [text.get_text() for text in upper.texts] == ["θ 0.5", "θ 0.99"], (
         "dots above are at the theta of the curves below"
     )
     assert upper.get_ylim() == (0.1, 130)
