@@ -21,6 +21,7 @@ from kit.figures.experiments import (  # notebooks 02 to 09, 13, 15
     froc_lines,
     froc_multiples,
     learning_curves,
+    learning_multiples,
     lesion_panel,
     map_gallery,
     path_layers,
@@ -64,4 +65,4 @@ from kit.figures.statistics import (  # notebook 01
     shape_complexity_histogram,
     shape_gallery,
 )
-from kit.figures.style import BLUE, GREEN, KIND_COLOURS, RED, clear, network_style
+from kit.figures.style import BLUE, GREEN, KIND_COLOURS, RED, clear, network_style, network_styles

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from kit.figures.style import BLUE, GREEN, GREY, ORANGE, RED, SIZE, SKY, STAR, labelled
+from kit.figures.style import BLUE, GREEN, GREY, ORANGE, RED, SIZE, SKY, STAR, labelled, write_beside
 
 MARKERS = "osD^vPX*"
 PLANES = (("row", "column", "axial"), ("slice", "column", "coronal"), ("slice", "row", "sagittal"))
@@ -21,6 +21,7 @@ CURVES = {  # what differs along a curve of precision and recall: values marked,
     "min_volume_mm3": ((0, 40, 80, 150), "{:g} mm³", {"marker": "s", "color": GREEN},
                        "Size filter, precision and recall"),
 }  # fmt: skip
+RECALL_AXIS = (0, 108)  # percent, and room for a label at the right
 FP_TICKS = [2.0**power for power in range(-3, 9)]  # false positives a scan along a FROC curve
 
 
@@ -50,14 +51,12 @@ def precision_recall(ax, summary, *, over="threshold", label=None, mark=None, **
     curve = summary.dropna(subset=["recall", "precision"]).sort_values(over)
     own = own | {"linestyle": "-", "markersize": 3}
     (line,) = ax.plot(100 * curve.recall, 100 * curve.precision, label=label, **own | style)
-    marked = 0
+    ax.set(xlim=RECALL_AXIS, ylim=(0, 102))
     for value, *rates in curve[[over, "recall", "precision"]].to_numpy(float):
         if np.isclose(marks if mark is None else mark, value).any():
             at = tuple(100 * rate for rate in rates)
             ax.plot(*at, own["marker"], color=line.get_color(), markersize=7)
-            marked += 1  # each label above the last, as points may lie together
-            ax.annotate(text.format(value), at, (6, 10 * marked - 4), textcoords="offset points", fontsize=8)
-    ax.set(xlim=(0, 102), ylim=(0, 102))
+            write_beside(ax, text.format(value), at)
     return labelled(ax, title, "recall (%)", "precision (%)")
 
 
@@ -66,9 +65,7 @@ def published_point(ax, recall, precision, label):
     if recall == recall:
         at = (100 * recall, 100 * precision)
         ax.plot(*at, markersize=11, **STAR)
-        room = ax.get_xlim()[1] - at[0] > 30  # else the words stand on the left
-        place = {"xytext": (8, -3)} if room else {"xytext": (-7, 7), "ha": "right"}
-        ax.annotate(label, at, textcoords="offset points", fontsize=8, **place)
+        write_beside(ax, label, at)
     return ax
 
 

@@ -12,7 +12,7 @@ import traitlets
 from IPython.core.pylabtools import print_figure
 from matplotlib.figure import Figure
 
-from kit.figures import KIND_COLOURS, show_slice, window_of
+from kit.figures import KIND_COLOURS, probability_bar, scale_bar, show_slice, window_of
 from kit.viewer.volumes import ViewerError, checked_volumes, head_box, packed
 
 PLANES = {"axial": 0, "coronal": 1, "sagittal": 2}  # the axis that a plane's slices are counted along
@@ -20,6 +20,8 @@ JS = Path(__file__).with_name("js")
 VIEWER_FILES = ("slices.js", "elements.js", "controls.js", "viewer.js")
 MOST_STILLS = 6
 STILL_DPI = 80
+BAR_MM = 50  # length of a still picture's scale bar
+BAR_INCHES = 0.75  # width of its bar of colours
 
 
 def script(*names, entry):
@@ -148,18 +150,24 @@ class SliceViewer(anywidget.AnyWidget):
         Returns
         -------
         matplotlib.figure.Figure
-            One line a map.
+            One line a map, under the caption; with a scale where a voxel's size is known (and the scan wider than its
+            bar), and a bar of colours where there is a map.
         """
         slices = self._still_slices() if slices is None else sorted(slices)
         maps = self.volumes.maps or {"": None}
         _, rows, columns = (step * (stop - first) for step, (first, stop) in zip(*self._framing(), strict=True))
-        tall = rows / columns
-        size = (width, (tall * width / len(slices) + 0.25) * len(maps))
+        wide = (width - (BAR_INCHES if self.volumes.maps else 0)) / len(slices)
+        size = (width, (rows / columns * wide + 0.25) * len(maps) + 0.3)
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(len(maps), len(slices), squeeze=False)
         for line, (name, values) in zip(axes, maps.items(), strict=True):
             for ax, k in zip(line, slices, strict=True):
                 self._draw_still(ax, k, values, f"{name}, slice {k}" if len(maps) > 1 else f"slice {k}")
+        if self.volumes.in_mm and columns > BAR_MM:
+            scale_bar(axes[0, 0], BAR_MM, self.volumes.spacing_mm[2])
+        if self.volumes.maps:
+            probability_bar(figure, axes)
+        figure.suptitle(", ".join(filter(None, (self.caption, *(maps if len(maps) == 1 else ())))))
         return figure
 
     def __repr__(self):

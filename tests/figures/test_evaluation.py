@@ -120,6 +120,29 @@ def test_the_precision_recall_curve_goes_by_threshold_in_percent(axes):
     assert [text.get_text() for text in ax.texts] == ["θ 0.1"]
 
 
+def test_each_label_stands_beside_its_own_dot(axes):
+    ax = evaluation.precision_recall(axes(), summary(), mark=(0.1, 0.5))
+    places = {text.get_text(): (*text.xy, text.xyann[1]) for text in ax.texts}
+    assert places == {"θ 0.1": (90, 20, 0), "θ 0.5": (80, 50, 0)}
+
+
+@pytest.mark.parametrize(("width", "side"), [(8, "left"), (1.5, "right")])
+def test_words_beside_a_point_stay_in_the_axes(width, side):
+    figure = Figure(figsize=(width, 3))
+    ax = evaluation.precision_recall(figure.subplots(), summary(), mark=(0.1,))
+    evaluation.published_point(ax, 0.7, 0.1, "thesis")
+    figure.canvas.draw()
+    assert ax.texts[0].get_ha() == side, "the side of the words where the point is"
+    inside = ax.get_window_extent()
+    assert all(inside.x0 < text.get_window_extent().x0 < text.get_window_extent().x1 < inside.x1 for text in ax.texts)
+
+
+def test_two_words_at_one_point_stand_on_either_side(axes):
+    ax = evaluation.precision_recall(axes(), summary(), mark=(0.5,))
+    evaluation.published_point(ax, 0.8, 0.5, "D")
+    assert [text.get_ha() for text in ax.texts] == ["left", "right"]
+
+
 def test_two_curves_in_one_are_refused(axes):
     with pytest.raises(ValueError, match="rows of one min_volume_mm3"):
         evaluation.precision_recall(axes(), pd.concat([summary(), summary()]))

@@ -1,14 +1,16 @@
 """Figures of the experiments hold what they are said to show."""
 
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from kit.experiments import EXPERIMENTS, SCORES, published_row
-from kit.figures import KIND_COLOURS, experiments, network_style
+from kit.figures import KIND_COLOURS, experiments, network_style, network_styles
 from kit.figures.style import BLUE, PALE
 from kit.metrics import border_profile, sweep
 from kit.samplers import WHY, Cohort, draw
@@ -17,9 +19,23 @@ from kit.samplers import WHY, Cohort, draw
 def test_every_experiment_looks_different_and_every_reason_has_a_marker():
     styles = [tuple(network_style(name).values()) for name in EXPERIMENTS]
     assert len(set(styles)) == len(EXPERIMENTS)
-    for variant in ("D+hard-negatives", "D (weights)"):
+    for variant in ("D+hard-negatives", "D (weights)", "D hard-by-size (trained)", "D of 0.4.0 (weights)"):
         assert network_style(variant) == network_style("D") | {"linestyle": "-."}
     assert set(experiments.panels.MARKERS) == set(WHY) <= set(KIND_COLOURS)
+
+
+def test_experiments_of_one_network_have_shades_of_its_colour_in_one_axes(points, axes):
+    names = ["G-Pairs", "G", "G+balanced", "G-Eroded-Pairs", "D"]
+    styles = network_styles(names)
+    assert len({style["color"] for style in styles.values()}) == len(names)
+    assert [styles[name] for name in "GD"] == [network_style(name) for name in "GD"]
+    assert [styles[name] | {"color": ""} for name in names] == [network_style(name) | {"color": ""} for name in names]
+    twice = pd.concat([points, points[points.experiment == "A"].assign(experiment="D (weights)")])
+    ax = experiments.froc_lines(axes(), twice, ["D (weights)", "D"])
+    assert len({line.get_color() for line in ax.lines}) == 2
+    histories = history([0.1]).assign(seed=1)
+    histories = pd.concat([histories.assign(experiment=name) for name in names])
+    assert len({line.get_color() for line in experiments.learning_curves(axes(), histories).lines}) == len(names)
 
 
 def test_sample_patches_show_lesions_above_and_healthy_ones_below(cohort):
@@ -91,14 +107,13 @@ def test_profiles_and_learning_curves_have_a_line_a_network(axes):
     )
     histories = pd.concat([histories, histories.assign(labels="faulty")])
     assert [line.get_label() for line in experiments.learning_curves(axes(), histories).lines] == ["A", "D"]
-    assert [line.get_label() for line in experiments.learning_curves(axes(), histories, ["D", "A"]).lines] == ["D", "A"]
     assert [line.get_label() for line in experiments.learning_curves(axes(), histories, ["D"]).lines] == ["D"]
 
 
 def history(rates):
     epochs = np.arange(1, len(rates) + 1)
     named = ("train_loss", "train_accuracy", *(f"validation_{n}" for n in ("loss", "accuracy", "recall", "precision")))
-    columns = {"patches_worth": 1000 * epochs, "learning_rate": rates}
+    columns = {"epoch": epochs, "patches_worth": 1000 * epochs, "learning_rate": rates}
     return pd.DataFrame(columns | dict.fromkeys(named, 1 / epochs))
 
 
@@ -181,13 +196,25 @@ def test_small_multiples_have_an_axes_an_experiment(points):
     figure = experiments.froc_multiples(Figure(), points, columns=3)
     assert [ax.get_title() for ax in figure.axes] == ["A", "D", ""]
     assert [len(ax.lines) for ax in figure.axes[:2]] == [3, 3]
+    assert figure.axes[0].get_xticks().tolist() == [0.5, 2, 8, 32]
+
+
+def test_small_multiples_of_trainings_go_by_epoch_and_show_the_others_in_grey():
+    histories = pd.concat(
+        [history([0.1] * 3).assign(experiment=name, seed=seed, labels="clean") for name, seed in ("A1", "D1", "D2")]
+    )
+    figure = experiments.learning_multiples(Figure(), histories, columns=3)
+    assert [ax.get_title() for ax in figure.axes] == ["A", "D", ""]
+    assert [line.get_color() for line in figure.axes[1].lines] == [PALE, *2 * [network_style("D")["color"]]]
+    assert {tuple(line.get_xdata()) for line in figure.axes[1].lines} == {(1, 2, 3)}
+    assert (figure.get_supxlabel(), figure.get_supylabel()) == ("epoch", "validation loss")
 
 
 def curves_of(names):
     lesions = [{"threshold": t, "size_mm": mm, "found": mm > 4 + t, "fp_per_scan": np.nan, "experiment": name}
-               for name in names for t in (0.3, 0.9) for mm in (3, 4.5, 8)]  # fmt: skip
-    sweeps = [{"experiment": name, "threshold": t, "min_volume_mm3": 0, "tp": 2, "fn": 1, "fp": 3 if t < 0.5 else 1}
-              for name in names for t in (0.3, 0.9)]  # fmt: skip
+               for name in names for t in (0.5, 0.99) for mm in (3, 4.5, 8)]  # fmt: skip
+    sweeps = [{"experiment": name, "threshold": t, "min_volume_mm3": 0, "tp": 2, "fn": 1, "fp": 3 if t < 0.9 else 1}
+              for name in names for t in (0.5, 0.99)]  # fmt: skip
     return experiments.curve_multiples(Figure(), pd.DataFrame(sweeps), pd.DataFrame(lesions))
 
 
@@ -196,7 +223,11 @@ def test_curves_of_precision_recall_and_size_stand_one_above_the_other():
     upper, beside, lower = figure.axes[:3]
     assert (upper.get_title(), beside.get_title()) == ("A", "D")
     assert sorted(upper.lines[0].get_ydata().tolist()) == pytest.approx([40, 200 / 3])
-    assert [line.get_label() for line in lower.lines] == ["θ 0.3", "θ 0.9"]
+    assert [line.get_label() for line in lower.lines] == ["θ 0.5", "θ 0.99"]
+    assert [text.get_text() for text in upper.texts] == ["θ 0.5", "θ 0.99"], (
+        "dots above are at the theta of the curves below"
+    )
+    assert upper.get_ylim() == (0.1, 130)
 
 
 def test_more_than_seven_networks_go_on_below():
@@ -238,6 +269,7 @@ def test_the_windows_of_both_paths_and_the_taps_of_a_sparse_kernel_are_drawn_to_
     ax = experiments.path_windows(axes(), np.zeros((5, 91, 91)), "F")
     boxes = {patch.get_label(): (patch.get_xy(), patch.get_width()) for patch in ax.patches}
     assert boxes == {"main: 51 x 51": ((19.5, 19.5), 51), "beside: 91 x 91": ((-0.5, -0.5), 91)}
+    assert {text.get_fontsize() for text in ax.get_legend().get_texts()} == {11}, "to be read at half the size"
     (taps,) = ax.lines
     assert len(taps.get_xdata()) == 49
     assert np.unique(taps.get_xdata()).tolist() == [0, 5, 10, 15, 20, 25, 30]
@@ -246,7 +278,20 @@ def test_the_windows_of_both_paths_and_the_taps_of_a_sparse_kernel_are_drawn_to_
 def test_layers_of_both_paths_meet_in_the_head(axes):
     ax = experiments.path_layers(axes(), "E")
     words = [text.get_text() for text in ax.texts]
-    assert words[:2] == ["conv3-48\n49 x 49", "conv3-64\n47 x 47"]
-    assert "conv1-5\n5 x 5" in words
+    assert words[:2] == ["conv3-48: 49 x 49", "conv3-64: 47 x 47"]
+    assert "conv1-5: 5 x 5" in words
     assert words[-3:] == ["FC-1024", "FC-1024", "FC-2"]
     assert len(ax.patches) == len(words) + 2  # an arrow a path
+
+
+def test_layers_are_written_large_and_within_their_boxes():
+    figure = Figure(figsize=(6, 5.3), layout="constrained")
+    ax = experiments.path_layers(figure.subplots(), "F")
+    figure.canvas.draw()
+    boxes = [patch.get_window_extent() for patch in ax.patches if isinstance(patch, Rectangle)]
+    for text, box in zip(ax.texts, boxes, strict=True):
+        words = text.get_window_extent()
+        assert box.x0 < words.x0 < words.x1 < box.x1
+        assert box.y0 < words.y0 < words.y1 < box.y1
+    assert {text.get_fontsize() for text in ax.texts} == {11}
+    assert not any(box.overlaps(other) for box, other in combinations(boxes, 2))

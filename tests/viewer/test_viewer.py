@@ -190,7 +190,17 @@ def test_a_cleaned_notebook_keeps_the_still_picture_and_drops_the_widget():
 
 def test_the_montage_has_a_line_a_map_and_the_slices_asked_for():
     figure = SliceViewer(IMAGE, LABEL, {"D": MAP, "E": MAP}).montage([4, 1])
-    assert [ax.get_title() for ax in figure.axes] == ["D, slice 1", "D, slice 4", "E, slice 1", "E, slice 4"]
+    assert [ax.get_title() for ax in figure.axes[:-1]] == ["D, slice 1", "D, slice 4", "E, slice 1", "E, slice 4"]
+
+
+def test_the_montage_says_whose_it_is_and_has_a_scale_in_mm_and_a_bar_of_colours():
+    ax, bar = (figure := SliceViewer(IMAGE, LABEL, {"D": MAP}, spacing_mm=(5, 9, 10), caption="P1").montage([3])).axes
+    assert figure.get_suptitle() == "P1, D"
+    assert bar.get_ylabel() == "probability of lesion"
+    assert np.ptp(ax.lines[0].get_xdata()) == pytest.approx(5), "5 cm, of 10 mm voxels"
+    (alone,) = (figure := SliceViewer(IMAGE, LABEL, caption="P1").montage([3])).axes  # no map, and voxels of any size
+    assert figure.get_suptitle() == "P1"
+    assert not alone.lines
 
 
 def test_the_montage_keeps_proportions_in_mm():

@@ -19,5 +19,6 @@ from kit.figures.experiments.records import (
     froc_lines,
     froc_multiples,
     learning_curves,
+    learning_multiples,
     map_gallery,
 )

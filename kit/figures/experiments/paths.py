@@ -6,11 +6,12 @@ import numpy as np
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from kit.figures.slices import show_slice
-from kit.figures.style import BLUE, GREEN, ORANGE, clear, legend_below
+from kit.figures.style import BLUE, GREEN, ORANGE, clear
 from kit.models import layers, row_of
 
 COLOURS = {"main": BLUE, "beside": ORANGE, "head": GREEN}
-WIDE, HIGH = 0.86, 0.62  # of a layer's box, where columns and rows are 1 apart
+WIDE, HIGH = 0.94, 0.76  # of a layer's box, where paths and layers are 1 apart
+POINTS = 11  # size of words: to be read where the figure is shown at half its width
 
 
 def path_windows(ax, patch, network, *, window=None):
@@ -39,35 +40,34 @@ def path_windows(ax, patch, network, *, window=None):
             taps = [first + 0.5 + layer.dilation * step for step in range(layer.kernel)]
             places = np.array(list(product(taps, taps)))
             ax.plot(*places.T, ".", color=COLOURS[path], markersize=4, label=f"{layer.kernel} x {layer.kernel} taps")
-    legend_below(ax, gap=0.02)
+    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=POINTS, frameon=False)
     return ax
 
 
 def path_layers(ax, network):
-    """Draw each path's layers as boxes, from the patch at the left to the fully connected layers at the right.
+    """Draw each path's layers as a column of boxes, from the patch above to the fully connected layers below.
 
     In a box stand the layer and the side of the map that it gives.
     """
     row, found = row_of(network), layers(network)
     lines = {path: [layer for layer in found if layer.path == path] for path in (*row.paths, "head")}
-    longest = max(len(lines[path]) for path in row.paths)
-    heights = dict(zip(row.paths, np.linspace(len(row.paths) - 1, 0, len(row.paths)), strict=True))
-    centre = float(np.mean(list(heights.values())))
-    for path, height in heights.items():
+    meet = max(len(lines[path]) for path in row.paths) + 0.4  # with room for the arrows
+    centre = (len(row.paths) - 1) / 2
+    for column, path in enumerate(row.paths):
         for at, layer in enumerate(lines[path]):
-            _box(ax, at, height, f"{layer.token}\n{layer.map_out} x {layer.map_out}", COLOURS[path])
-        _arrow(ax, (len(lines[path]) - 1, height), (longest, centre))
-    for at, layer in enumerate(lines["head"], longest):
-        _box(ax, at, centre, layer.token, COLOURS["head"])
-    ax.set(xlim=(-0.6, longest + len(lines["head"]) - 0.4), ylim=(-0.6, len(row.paths) - 0.4))
+            _box(ax, column, at, f"{layer.token}: {layer.map_out} x {layer.map_out}", COLOURS[path])
+        _arrow(ax, (column, len(lines[path]) - 1), (centre, meet))
+    for at, layer in enumerate(lines["head"]):
+        _box(ax, centre, meet + at, layer.token, COLOURS["head"])
+    ax.set(xlim=(-0.5, len(row.paths) - 0.5), ylim=(meet + len(lines["head"]) - 0.5, -0.5))
     return clear(ax)
 
 
 def _box(ax, x, y, text, colour):
     ax.add_patch(Rectangle((x - WIDE / 2, y - HIGH / 2), WIDE, HIGH, facecolor=colour, alpha=0.25, edgecolor=colour))
-    ax.text(x, y, text.replace("]-", "]\n-"), ha="center", va="center", fontsize=6.5)
+    ax.text(x, y, text, ha="center", va="center", fontsize=POINTS)
 
 
 def _arrow(ax, start, end):
-    begin, stop = (start[0] + WIDE / 2, start[1]), (end[0] - WIDE / 2, end[1])
-    ax.add_patch(FancyArrowPatch(begin, stop, arrowstyle="-|>", mutation_scale=10, color="0.4"))
+    begin, stop = (start[0], start[1] + HIGH / 2), (end[0], end[1] - HIGH / 2)
+    ax.add_patch(FancyArrowPatch(begin, stop, arrowstyle="-|>", mutation_scale=12, color="0.4", shrinkA=0, shrinkB=0))

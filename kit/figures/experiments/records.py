@@ -8,7 +8,7 @@ from matplotlib.colors import ListedColormap
 
 from kit.figures.evaluation import froc_axis, precision_recall, recall_over_size_curves
 from kit.figures.slices import frame_head, probability_bar, scale_bar, show_slice
-from kit.figures.style import BLUE, GREY, PALE, STAR, clear, labelled, legend_below, network_style
+from kit.figures.style import BLUE, GREY, PALE, STAR, clear, labelled, legend_below, network_style, network_styles
 from kit.metrics import froc, recall_curve, summarise
 
 TITLES = {
@@ -18,6 +18,8 @@ TITLES = {
     "dice_healthy": "Dice, healthy",
 }
 FP_PER_SCAN = (0.25, 32)  # axis of FROC curves
+FP_TICKS = (0.5, 2, 8, 32)  # along narrow ones
+BEHIND = {"color": PALE, "linewidth": 0.8}  # curves that others are compared with
 LEVEL = 0.05  # of a corrected p
 BAR_MM = 50  # length of a scale bar
 PER_ROW = 7  # networks side by side whose curves are shown
@@ -28,21 +30,40 @@ def learning_curves(ax, histories, names=None, score="validation_loss"):
     """Draw one score of several experiments' trainings from clean labels over the size of the run, in patches' worth.
 
     `histories` has the rows of `kit.experiments.train` with their `experiment`, `labels` and `seed`; each training has
-    a line. `names` chooses experiments and gives their order.
+    a line. `names` chooses experiments.
     """
-    histories = histories[histories.labels == "clean"]
-    names = list(histories.experiment.drop_duplicates()) if names is None else names
-    histories = histories[histories.experiment.isin(names)].sort_values(
-        "experiment", key=lambda one: one.map(names.index), kind="stable"
-    )
-    seen = set()
+    histories = _from_clean_labels(histories, names)
+    seen, styles = set(), network_styles(histories.experiment.drop_duplicates())
     for (name, _), history in histories.groupby(["experiment", "seed"], sort=False):
         label = None if name in seen else name
-        ax.plot(history.patches_worth / 1000, history[score], markersize=4, label=label, **network_style(name))
+        ax.plot(history.patches_worth / 1000, history[score], markersize=4, label=label, **styles[name])
         seen.add(name)
     ax.set_xlim(0, None)
     legend_below(ax, columns=4)
     return labelled(ax, "", "patches' worth (thousands)", score.replace("_", " "))
+
+
+def learning_multiples(figure, histories, names=None, score="validation_loss", columns=4):
+    """Show one score of all experiments' training over its epochs, one axes each, before those of all others in grey.
+
+    `histories` and `names` as in `learning_curves`.
+    """
+    histories = _from_clean_labels(histories, names)
+
+    def draw(ax, name, others):
+        for one in (*others, name):
+            style = network_style(name) | {"markersize": 3} if one == name else BEHIND
+            for _, history in histories[histories.experiment == one].groupby("seed"):
+                ax.plot(history.epoch, history[score], **style)
+        ax.set_xlim(0, None)
+
+    shown = list(histories.experiment.drop_duplicates())
+    return _multiples(figure, shown, draw, columns, "epoch", score.replace("_", " "))
+
+
+def _from_clean_labels(histories, names):
+    chosen = histories.labels == "clean"
+    return histories[chosen if names is None else chosen & histories.experiment.isin(names)]
 
 
 def forest_plot(axes, measured, published):
@@ -131,8 +152,9 @@ def froc_lines(ax, points, names, behind=()):
     names, behind : sequence of str
         Experiments; those that are not recorded have no line.
     """
+    styles = network_styles(names)
     for name in (*behind, *names):
-        style = network_style(name) | {"marker": ""} if name in names else {"color": PALE, "linewidth": 0.8}
+        style = styles[name] | {"marker": ""} if name in names else BEHIND
         for seed, part in points[points.experiment == name].groupby("seed"):
             curve, first = froc(part), seed == points.seed[points.experiment == name].min()
             label = name if first and name in names else None
@@ -144,22 +166,34 @@ def froc_lines(ax, points, names, behind=()):
 
 
 def froc_multiples(figure, points, columns=4):
-    """Show the FROC curves of all experiments of a record, one axes each, before those of all others in grey."""
-    names = list(points.experiment.drop_duplicates())
+    """Show the FROC curves of all experiments of a record, one axes each, before those of all others in grey.
+
+    `points` as in `froc_lines`, or the rows of some experiments.
+    """
+
+    def draw(ax, name, others):
+        froc_lines(ax, points, [name], others).get_legend().remove()
+        ax.set_xticks(FP_TICKS)
+
+    names = points.experiment.drop_duplicates()
+    return _multiples(figure, list(names), draw, columns, "false positives a scan", "recall (%)")
+
+
+def _multiples(figure, names, draw, columns, x, y):
+    """Fill a figure with axes of one name each; `draw` takes one, its name and the others."""
     axes = figure.subplots(-(-len(names) // columns), columns, sharex=True, sharey=True, squeeze=False)
     for ax, name in zip(axes.flat, names, strict=False):
-        froc_lines(ax, points, [name], [other for other in names if other != name])
+        draw(ax, name, [other for other in names if other != name])
         ax.set(title=name, xlabel="", ylabel="")
-        ax.get_legend().remove()
     clear(axes.flat[len(names) :])
     for ax in axes.flat[max(len(names) - columns, 0) : len(names)]:
         ax.tick_params(labelbottom=True)  # also where nothing stands below
-    figure.supxlabel("false positives a scan")
-    figure.supylabel("recall (%)")
+    figure.supxlabel(x)
+    figure.supylabel(y)
     return figure
 
 
-def curve_multiples(figure, sweeps, lesions, thresholds=(0.3, 0.5, 0.7, 0.9)):
+def curve_multiples(figure, sweeps, lesions, thresholds=(0.5, 0.9, 0.99)):
     """Show precision and recall of every experiment on whole scans, and recall over size at some theta (Fig. B.1-B.3).
 
     Precision is on a logarithmic axis, because on whole scans most networks have a few percent. Seven networks stand
@@ -170,7 +204,7 @@ def curve_multiples(figure, sweeps, lesions, thresholds=(0.3, 0.5, 0.7, 0.9)):
     sweeps, lesions : pandas.DataFrame
         Of `kit.experiments.Record`; all trainings of an experiment are added up.
     thresholds : sequence of float
-        Theta of the curves over size.
+        Theta of the curves over size, and of the dots on those of precision and recall; close ones lie on each other.
     """
     names = list(sweeps.experiment.drop_duplicates())
     bands, per_row = -(-len(names) // PER_ROW), min(len(names), PER_ROW)
@@ -179,7 +213,7 @@ def curve_multiples(figure, sweeps, lesions, thresholds=(0.3, 0.5, 0.7, 0.9)):
     for at, name in enumerate(names):
         upper, lower = axes[2 * (at // per_row) : 2 * (at // per_row) + 2, at % per_row]
         curve = summarise(sweeps[(sweeps.experiment == name) & (sweeps.min_volume_mm3 == 0)])
-        precision_recall(upper, curve, mark=(0.5, 0.9), **network_style(name))
+        precision_recall(upper, curve, mark=thresholds, **network_style(name))
         fixed = lesions[(lesions.experiment == name) & lesions.fp_per_scan.isna() & lesions.threshold.isin(thresholds)]
         recall_over_size_curves(lower, recall_curve(fixed, by=["threshold"]))
         lower.get_legend().remove()
@@ -188,8 +222,8 @@ def curve_multiples(figure, sweeps, lesions, thresholds=(0.3, 0.5, 0.7, 0.9)):
         for ax in (upper, lower):
             ax.set(ylabel="" if at % per_row else ax.get_ylabel())
     for ax in axes[::2, 0]:
-        ax.set(yscale="log", ylim=(0.3, 130))
-        ax.set_yticks((1, 10, 100), (1, 10, 100))
+        ax.set(yscale="log", ylim=(0.1, 130))
+        ax.set_yticks((0.1, 1, 10, 100), (0.1, 1, 10, 100))
     figure.legend(handles=axes[1, 0].lines, loc="outside lower center", ncols=len(thresholds))
     return figure
 
