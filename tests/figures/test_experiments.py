@@ -33,7 +33,7 @@ def test_experiments_of_one_network_have_shades_of_its_colour_in_one_axes(points
     twice = pd.concat([points, points[points.experiment == "A"].assign(experiment="D (weights)")])
     ax = experiments.froc_lines(axes(), twice, ["D (weights)", "D"])
     assert len({line.get_color() for line in ax.lines}) == 2
-    histories = history([0.1]).assign(seed=1)
+    histories = history([0.1]).assign(seed=1, labels="clean")
     histories = pd.concat([histories.assign(experiment=name) for name in names])
     assert len({line.get_color() for line in experiments.learning_curves(axes(), histories).lines}) == len(names)
 
