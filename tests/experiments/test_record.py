@@ -194,10 +194,11 @@ def test_faulty_labels_are_seen_in_training_only(table, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("kit.experiments.record.making.run_experiment", spied)
-    with pytest.raises(KeyboardInterrupt):
-        record_experiment("A", table, tmp_path, labels="faulty", **SIZE)
-    assert set(seen["train"].split) == {"train", "validation"}
-    assert seen["train"].label.str.contains("labels-faulty").all()
+    for seed in (2015, 2016):  # each training has faults of its own
+        with pytest.raises(KeyboardInterrupt):
+            record_experiment("A", table, tmp_path, labels="faulty", seed=seed, **SIZE)
+        assert set(seen["train"].split) == {"train", "validation"}
+        assert seen["train"].label.str.contains(f"labels-faulty-{seed}").all()
 
 
 def test_a_finished_run_is_read_back(table, first, runs, monkeypatch):

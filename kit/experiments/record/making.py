@@ -114,7 +114,7 @@ def record_experiment(
     folder, seen = Path(runs) / f"{name}-{labels}-{seed}", table
     if labels != "clean":
         seen = table[table.split.isin(["train", "validation"])]
-        seen = with_faults(seen, Path(runs) / f"labels-{labels}", labels, seed=seed, progress=progress)
+        seen = with_faults(seen, Path(runs) / f"labels-{labels}-{seed}", labels, seed=seed, progress=progress)
     options = {"cache_dir": Path(runs) / "cache", "seed": seed, "device": device, "progress": progress, **size}
     network, statistics, history = run_experiment(base, seen, folder, **options)
     options = {"scans": scans, "device": device, "progress": progress}
