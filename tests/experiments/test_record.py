@@ -20,6 +20,7 @@ from kit.experiments import (
 )
 from kit.experiments.record import making, slices
 from kit.metrics import froc
+from kit.models import build, save_weights
 from kit.phantom import plan_cohort
 from kit.scans import load_map, load_scan
 
@@ -93,6 +94,24 @@ def test_weights_are_evaluated_as_the_run_that_made_them_was(table, first, runs,
         pd.testing.assert_frame_equal(own, other)
     with pytest.raises(RunError, match="'A \\(weights\\)'"):
         record_weights("A", weights, table, runs)
+
+
+def test_maps_of_other_weights_or_test_scans_are_not_taken_for_those_of_the_same_name(table, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise RuntimeError("scans are mapped")
+
+    monkeypatch.setattr(making, "score", stopped)
+    for seed in (0, 1):
+        about = {"network": "A", "patches_worth": "100", "voxels_learnt": "100"}
+        save_weights(build("A", seed=seed), tmp_path / f"{seed}.safetensors", about)
+    first, given = tmp_path / "0.safetensors", {"device": "cpu", "progress": False}
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="scans are mapped"):
+            record_weights("mine", first, table, tmp_path / "runs", **given)
+    with pytest.raises(RunError, match=r"detector is \{'network': '.*, but this run was started with"):
+        record_weights("mine", tmp_path / "1.safetensors", table, tmp_path / "runs", **given)
+    with pytest.raises(RunError, match="test_scans is"):
+        record_weights("mine", first, table.assign(label=table.label[0]), tmp_path / "runs", **given)
 
 
 @pytest.mark.slow
