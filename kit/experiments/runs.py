@@ -147,10 +147,11 @@ def digest(facts):
 def detector_facts(detector):
     """What tells a detector from others, as parameters of `open_run`: a digest of its weights, and its numbers.
 
-    Of a function, and of an object that is neither a dataclass nor a network, its name is all that is known.
+    Of a function the digest is of its own code, not of what that refers to; of an object that is neither a function
+    nor a dataclass nor a network, its class is all that is known.
 
-    >>> detector_facts(abs)
-    'abs'
+    >>> detector_facts(lambda image, mask: mask) == detector_facts(lambda image, mask: ~mask)
+    False
     """
     if isinstance(detector, torch.nn.Module):
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
@@ -159,6 +160,9 @@ def detector_facts(detector):
         return {field.name: detector_facts(getattr(detector, field.name)) for field in fields(detector)}
     if detector is None or isinstance(detector, str | int | float | tuple | list | dict | np.generic):
         return detector
+    if code := getattr(detector, "__code__", None):
+        values = [value for value in code.co_consts if isinstance(value, str | int | float)]
+        return digest([detector.__qualname__, code.co_code.hex(), code.co_names, values])
     return getattr(detector, "__qualname__", type(detector).__qualname__)
 
 

@@ -57,8 +57,8 @@ def compare_methods(detectors, table, folder, *, search="brain", draws=CHANCE_DR
     Raises
     ------
     kit.experiments.RunError
-        If the folder has a scan's map by a detector of that name with other weights or numbers, of another scan of that
-        name, or made otherwise. Of a function its name is all that is known.
+        If the folder has a scan's map by a detector of that name with other weights, numbers or code, of another scan
+        of that name, or with other options. Of an object that is no dataclass its class is all that is known.
     """
     parts, regions = {name: [] for name in TABLES}, {}
 
