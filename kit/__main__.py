@@ -63,6 +63,7 @@ from kit.scans import (
     new_folder,
     read_manifest,
     register_sessions,
+    replacing,
     select,
     split_folds,
     split_patients,
@@ -114,7 +115,8 @@ def commit(given):
         if error:
             failures.append(error)
         else:
-            nbformat.write(clean(nbformat.read(folder / notebook.name, as_version=4)), notebook)
+            with replacing(notebook) as part:
+                nbformat.write(clean(nbformat.read(folder / notebook.name, as_version=4)), part)
     _refuse(failures)
 
 

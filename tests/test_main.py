@@ -1,7 +1,10 @@
 """The one entry point: help for everything, and exit code 2 with one message for whatever cannot be used."""
 
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
+import nbformat
 import pytest
 
 from kit.__main__ import COMMANDS, main
@@ -19,6 +22,29 @@ def test_the_help_names_every_command_and_what_it_does(capsys):
     text = " ".join(capsys.readouterr().out.split())
     for name, (function, *_) in COMMANDS.items():
         assert f"{name} {function.__doc__}" in text
+
+
+def test_a_commit_that_fails_while_it_writes_leaves_the_notebook_as_it_was(tmp_path, monkeypatch, capsys):
+    notebook, executed = tmp_path / "01_page.ipynb", tmp_path / "runs" / "commit" / "01_page.ipynb"
+    executed.parent.mkdir(parents=True)
+    for path in (notebook, executed):
+        nbformat.write(nbformat.v4.new_notebook(), path)
+    before = notebook.read_bytes()
+
+    def full(content, place):
+        Path(place).write_text("half of it")
+        raise OSError("no space left on device")
+
+    given = {"ROOT": tmp_path, "numbered_notebooks": lambda: [notebook]}
+    given |= {"known_parameters": lambda path: {"run_dir": SimpleNamespace(default="nowhere")}}
+    given |= {"run_all": lambda folder, **options: [(notebook, 1.0, "")]}
+    for name, value in given.items():
+        monkeypatch.setattr(f"kit.__main__.{name}", value)
+    monkeypatch.setattr("nbformat.write", full)
+    assert main(["commit"]) == 2
+    assert "no space left" in capsys.readouterr().err
+    assert notebook.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["01_page.ipynb", "runs"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -43,7 +43,6 @@ from kit.experiments.results import (
     format_scores,
     format_whole_scans,
     found_by,
-    operating_table,
     outline_changes,
     published_row,
     published_sampled,

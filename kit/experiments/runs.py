@@ -17,16 +17,17 @@ import platform
 import re
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from kit.scans import nearest, replacing, write_table
+from kit.scans import is_phantom, nearest, replacing, write_table
 
 PROJECT = Path(__file__).resolve().parents[2]
 BEFORE = (
@@ -132,6 +133,47 @@ def refuse_other_parameters(stored, given, where):
         raise RunError(
             f"{where}: {'; '.join(differences)}. Give the same parameters to go on with it, or choose another folder."
         )
+
+
+def digest(facts):
+    """Sixteen digits that tell facts, such as the parameters of `open_run`, from others.
+
+    >>> digest({"seed": 7}) == digest({"seed": 7}) != digest({"seed": 8})
+    True
+    """
+    return hashlib.sha256(json.dumps(_plain(facts)).encode()).hexdigest()[:16]
+
+
+def detector_facts(detector):
+    """What tells a detector from others, as parameters of `open_run`: a digest of its weights, and its numbers.
+
+    Of a function the digest is of its own code, not of what that refers to; of an object that is neither a function
+    nor a dataclass nor a network, its class is all that is known.
+
+    >>> detector_facts(lambda image, mask: mask) == detector_facts(lambda image, mask: ~mask)
+    False
+    """
+    if isinstance(detector, torch.nn.Module):
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
+        return hashlib.sha256(save(tensors)).hexdigest()[:16]
+    if is_dataclass(detector):
+        return {field.name: detector_facts(getattr(detector, field.name)) for field in fields(detector)}
+    if detector is None or isinstance(detector, str | int | float | tuple | list | dict | np.generic):
+        return detector
+    if code := getattr(detector, "__code__", None):
+        values = [value for value in code.co_consts if isinstance(value, str | int | float)]
+        return digest([detector.__qualname__, code.co_code.hex(), code.co_names, values])
+    return getattr(detector, "__qualname__", type(detector).__qualname__)
+
+
+def scan_facts(row):
+    """What tells the scan of a manifest's row from another of its name, as parameters of `open_run`.
+
+    Files by what is in them; the image of a synthetic scan, whose last bits differ between machines, by its source.
+    """
+    files = {name: Path(row[name]).resolve() if row.get(name) else "" for name in ("image", "label", "mask")}
+    image = {"image": row["source"]} if is_phantom(row) else {}
+    return {**files, **image, "lesion_codes": row.get("lesion_codes") or ""}
 
 
 def check_choices(**words):

@@ -27,7 +27,6 @@ from kit.figures.experiments import (  # notebooks 02 to 09, 13, 15
     path_layers,
     path_windows,
     sample_panel,
-    sampled_panel,
     scheme_panel,
     training_curves,
     training_panel,

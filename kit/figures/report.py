@@ -131,7 +131,7 @@ def _curves(tables, about):
 
 def _auroc(tables):
     """A sentence on whether the highest finding says which scans have lesions; empty where all or none have."""
-    lesions = tables["points"].groupby("scan_id").fn.max()
+    lesions = tables["scans"].set_index("scan_id").lesions
     highest = tables["predicted"].groupby("scan_id").peak.max().reindex(lesions.index).fillna(0)
     area = metrics.auroc(highest, lesions > 0)
     return "" if np.isnan(area) else f" Does a scan have lesions? By its highest finding: AUROC {area:.2f}."

@@ -47,7 +47,7 @@ def probability_map(
         ``"auto"``: bfloat16 on such hardware, see `best_dtype`.
     step : int
         Only every `step`-th row and column is computed, and the map is 0 between them: a quick look at a scan, in a
-        sixteenth of the time for 4. 1: every voxel.
+        sixteenth of the time for 4. 1: every voxel; `above` asks for it.
     above : float
         With a positive value, such as 0.1, the scan is first looked at on a lattice of 4 that moves from slice to
         slice, in bfloat16 where the device computes in it (`best_dtype`). Only around what exceeds `above` there is
@@ -68,7 +68,8 @@ def probability_map(
     Raises
     ------
     ValueError
-        For an image that is not three-dimensional, real and finite, a mask of another shape, or an unknown dtype.
+        For an image that is not three-dimensional, real and finite, a mask of another shape, an unknown dtype, or a
+        `step` beside `above`.
     kit.models.ModelError
         For a network that is no patch network, or whose weights are not finite.
 
@@ -83,12 +84,12 @@ def probability_map(
     (2, 9, 7)
     """
     image, mask = _checked(image, mask)
-    if dtype not in {"auto", *DTYPES}:
-        raise ValueError(f"dtype {dtype!r}: choose one of auto, {', '.join(DTYPES)}")
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    if above > 0 and step != 1:
+        raise ValueError(f"step is {step}, above {above:g}: above computes every voxel around it; give one of the two")
+    device, dtype = device_and_dtype(device, dtype)
     result = np.zeros(image.shape, np.float32)
     with torch.inference_mode(), _full_float32():
-        mapper = _Mapper(network, device, DTYPES[best_dtype(device) if dtype == "auto" else dtype], step, shift)
+        mapper = _Mapper(network, device, dtype, step, shift)
         padded = mapper.pad(image)
         if above > 0:
             look = _Mapper(network, device, DTYPES[best_dtype(device)], LOOK_STEP, shift)
@@ -116,6 +117,18 @@ def best_dtype(device):
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     can = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # torch 2.4 does not say
     return "bfloat16" if can.get("amx_bf16") or can.get("avx512_bf16") else "float32"
+
+
+def device_and_dtype(device, dtype):
+    """What the words of `probability_map` mean: a torch.device and a torch.dtype; ValueError for an unknown dtype.
+
+    >>> device_and_dtype("cpu", "bfloat16")
+    (device(type='cpu'), torch.bfloat16)
+    """
+    if dtype not in {"auto", *DTYPES}:
+        raise ValueError(f"dtype {dtype!r}: choose one of auto, {', '.join(DTYPES)}")
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    return device, DTYPES[best_dtype(device) if dtype == "auto" else dtype]
 
 
 class _Mapper:

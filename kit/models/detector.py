@@ -8,7 +8,7 @@ import numpy as np
 from kit.models.dense import probability_map
 from kit.models.networks import ModelError
 from kit.models.patch_network import build, load_weights, weights_metadata
-from kit.scans import normalise
+from kit.scans import SAME_SPACING, normalise
 
 VOXEL_MM = (1.0, 1.0, 1.0)  # what networks are trained on
 
@@ -62,11 +62,11 @@ class Detector:
 
 
 def require_voxels(spacing_mm):
-    """Refuse voxels of another size than networks are trained on, in a ModelError.
+    """Refuse voxels of another size than networks are trained on, in a ModelError; those `load_row` leaves are none.
 
-    >>> require_voxels((1.0, 1.0, 1.0))
+    >>> require_voxels((1.0, 1.0, 1.0156))
     """
-    if not np.allclose(spacing_mm, VOXEL_MM, atol=1e-3):
+    if not np.allclose(spacing_mm, VOXEL_MM, rtol=SAME_SPACING, atol=0):
         size = " x ".join(f"{step:g}" for step in spacing_mm)
         raise ModelError(f"voxels are {size} mm, networks see 1 mm: resample the scan, as kit.scans.load_row does")
 

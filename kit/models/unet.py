@@ -1,5 +1,6 @@
 """A small 3-D U-Net, today's default choice beside the thesis' patch networks: outlines whole blocks at once."""
 
+import copy
 from dataclasses import dataclass
 from itertools import pairwise, product
 
@@ -9,6 +10,7 @@ from scipy.ndimage import find_objects
 from torch import nn
 from torch.nn import functional
 
+from kit.models.dense import device_and_dtype
 from kit.models.detector import VOXEL_MM, require_voxels
 from kit.models.networks import ModelError
 from kit.models.patch_network import read_weights, weights_metadata
@@ -102,7 +104,7 @@ def block_map(network, image, mask=None, *, side=96, overlap=0.25, device="auto"
     Parameters
     ----------
     network : UNet
-        Or any module from (1, 1, side, side, side) to logits of that shape.
+        Or any module from (1, 1, side, side, side) to logits of that shape. Used as in evaluation and left as it is.
     image : (slice, row, column) float array
         A normalised scan.
     mask : (slice, row, column) bool array, optional
@@ -117,18 +119,20 @@ def block_map(network, image, mask=None, *, side=96, overlap=0.25, device="auto"
     Returns
     -------
     float32 (slice, row, column) array
+
+    Raises ValueError for an unknown dtype.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
+    device, dtype = device_and_dtype(device, dtype)
     image = np.asarray(image, np.float32)
     mask = np.ones(image.shape, bool) if mask is None else np.asarray(mask, bool)
     total, weight = np.zeros(image.shape, np.float32), np.zeros(image.shape, np.float32)
     window = _window(side)
-    network.to(device).eval()
+    network = copy.deepcopy(network).to(device).eval()
     for box in _blocks(mask, side, overlap):
         part = image[box]
         padding = [(0, side - length) for length in part.shape]
         block = torch.from_numpy(np.pad(part, padding, constant_values=image.min()))[None, None].to(device)
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             found = torch.sigmoid(network(block).float())[0, 0].cpu().numpy()  # (side, side, side)
         inner = tuple(slice(length) for length in part.shape)
         total[box] += (found * window)[inner]

@@ -103,7 +103,8 @@ def draw(cohort, scheme="balanced", seed=0, epoch=0, limit=None, batch_size=32, 
     Raises
     ------
     SamplerError
-        For an unknown scheme or augmentation, or a cohort without lesion or healthy voxels to draw from.
+        For an unknown scheme or augmentation, a cohort without lesion or healthy voxels to draw from, or more pairs
+        than batches of that size hold.
 
     Examples
     --------
@@ -116,14 +117,8 @@ def draw(cohort, scheme="balanced", seed=0, epoch=0, limit=None, batch_size=32, 
     """
     scheme = _of_patches(scheme_of(scheme))
     rng = np.random.default_rng([seed, epoch])
-    lesion, border = zip(*(_positives(scan, scheme) for scan in cohort.scans), strict=True)
-    healthy = [scan.healthy for scan in cohort.scans]
+    lesion, border, healthy = voxels_of(cohort, scheme)
     total, pool = sum(map(len, lesion)), sum(map(len, healthy))
-    if total == 0 or pool == 0:
-        eroded = " (after erosion)" if scheme.eroded else ""
-        raise SamplerError(
-            f"the cohort has {total} lesion{eroded} and {pool} healthy voxels; both are needed to draw from"
-        )
     order = rng.permutation(total)
     cost = 1 + scheme.negatives_per_positive + np.concatenate(border)[order]
     count = total if limit is None else max(1, int(np.searchsorted(np.cumsum(cost), limit, "right")))
@@ -183,6 +178,22 @@ def scheme_of(scheme):
     if scheme not in SCHEMES:
         raise SamplerError(f"scheme is {scheme!r}{nearest(scheme, SCHEMES)}; choose one of {', '.join(SCHEMES)}")
     return SCHEMES[scheme]
+
+
+def voxels_of(cohort, scheme):
+    """Each scan's lesion voxels under a scheme, which of them ask for a partner, and its healthy voxels.
+
+    SamplerError where all scans together have none of one kind.
+    """
+    lesion, border = zip(*(_positives(scan, scheme) for scan in cohort.scans), strict=True)
+    healthy = [scan.healthy for scan in cohort.scans]
+    total, pool = sum(map(len, lesion)), sum(map(len, healthy))
+    if total == 0 or pool == 0:
+        eroded = " (after erosion)" if scheme.eroded else ""
+        raise SamplerError(
+            f"the cohort has {total} lesion{eroded} and {pool} healthy voxels; both are needed to draw from"
+        )
+    return lesion, border, healthy
 
 
 def _positives(scan, scheme):
@@ -274,6 +285,11 @@ def _in_batches(pair, batch_size, rng):
     couples = couples[rng.permutation(len(couples))]
     batch = np.arange(len(pair)) // batch_size
     room = np.bincount(batch) // 2
+    if len(couples) > room.sum():
+        raise SamplerError(
+            f"batch_size is {batch_size}: {len(couples)} pairs among {len(pair)} patches do not fit into such batches, "
+            "both of a pair in one; give an even number"
+        )
     count = _spread(len(couples), room, rng)
     place = np.arange(len(pair)) - batch * batch_size  # within its batch
     for_pairs = place < 2 * count[batch]

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from kit.samplers.augment import TAKEN_OFF, augmentation_of, with_looks
-from kit.samplers.draw import ROTATION_DEGREES, scheme_of, shell
+from kit.samplers.draw import ROTATION_DEGREES, scheme_of, shell, voxels_of
 from kit.samplers.entries import BORDER, ERODED, ERODED_BORDER
 from kit.samplers.patches import patches, placed
 
@@ -77,9 +77,10 @@ def draw_segments(cohort, scheme="balanced", seed=0, epoch=0, *, steps, step, ha
     Raises
     ------
     SamplerError
-        For an unknown scheme or augmentation.
+        For an unknown scheme or augmentation, or a cohort without lesion or healthy voxels to draw from.
     """
     scheme, rng = scheme_of(scheme), np.random.default_rng([seed, epoch, 1])
+    voxels_of(cohort, scheme)  # refuses a cohort that lacks one kind
     words = np.tile(_words(hard is not None and len(hard) > 0), steps)
     scan, voxel = np.empty(len(words), int), np.empty((len(words), 3), int)
     for word in np.unique(words):

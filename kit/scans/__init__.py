@@ -2,7 +2,7 @@
 
 from kit.scans.exports import ExportError, export_nnunet, list_lesions
 from kit.scans.files import ScanError, new_folder, read_grid, read_label, read_map, replacing, write_table
-from kit.scans.grid import Grid, cut_box, frame, from_file_axes, resample, same_grid, spacing
+from kit.scans.grid import SAME_SPACING, Grid, cut_box, frame, from_file_axes, resample, same_grid, spacing
 from kit.scans.head import (
     BRAIN_UNIT,
     SEARCHES,

@@ -194,7 +194,8 @@ def read_label(path, grid=None, *, lesion_codes=None) -> np.ndarray:
             f"{path}: holds the label values {_numbers(found)} besides 0; say which of them are lesion by "
             "lesion_codes, such as '1' or '1;3'"
         )
-    lesion = voxels != 0 if codes is None else np.isin(np.round(voxels), codes)
+    whole = np.round(voxels)
+    lesion = whole != 0 if codes is None else np.isin(whole, codes)
     return np.array(from_file_axes(lesion, affine), order="C")
 
 
@@ -206,8 +207,15 @@ def read_codes(path, grid=None) -> np.ndarray:
 
 
 def read_mask(path, grid=None) -> np.ndarray:
-    """A mask as bool `(slice, row, column)`, True where a voxel is not 0; ScanError as for labels."""
+    """A mask as bool `(slice, row, column)`, True where a voxel is not 0.
+
+    ScanError on another grid than `grid`, or for voxels that are NaN or infinite.
+    """
     voxels, affine = _on_grid(path, grid)
+    if bad := np.count_nonzero(~np.isfinite(voxels)):
+        raise ScanError(
+            f"{path}: {bad} voxels are NaN or infinite; replace them, by 0 where nothing is to be looked for"
+        )
     return np.array(from_file_axes(voxels != 0, affine), order="C")
 
 
@@ -348,14 +356,15 @@ def _on_grid(path, grid):
 
 
 def _label_values(voxels, path):
-    """The values other than 0 that a label holds, as ints."""
+    """The values other than 0 that a label holds, as ints: numbers within 0.001 of whole ones count as these."""
     found = np.unique(voxels[voxels != 0])
     whole = np.isfinite(found).all() and np.allclose(found, np.round(found), rtol=0, atol=1e-3)
     if not (whole and np.abs(found).max(initial=0) < 1 << 31):
         raise ScanError(
             f"{path}: label values {_numbers(found)} are not whole numbers below 2^31; save it as integer codes"
         )
-    return np.round(found).astype(int)
+    values = np.unique(np.round(found)).astype(int)
+    return values[values != 0]
 
 
 def _codes(lesion_codes, path):

@@ -13,9 +13,10 @@ centre with the file's own grid, so the way back is the same rule with both ends
 from dataclasses import dataclass, field
 from itertools import product
 
-import cc3d
 import nibabel as nib
 import numpy as np
+
+from kit.scans.lesions import components
 
 CANONICAL = nib.orientations.axcodes2ornt(("S", "P", "L"))  # where slice, row and column point to as they grow
 SAME_SPACING = 0.02  # relative: closer than this, a spacing counts as the wanted one and its voxels stay untouched
@@ -166,7 +167,7 @@ def _resample_nearest(label, steps, new_shape, new_steps):
     if not label.any():
         return np.zeros(new_shape, bool)
     ends = list(zip(label.shape, steps, new_shape, new_steps, strict=True))
-    pieces = cc3d.connected_components(label, connectivity=26)
+    pieces = components(label)
     new_pieces = pieces[np.ix_(*(_nearest(*end) for end in ends))]
     new_label = new_pieces > 0
     for piece in np.setdiff1d(np.arange(1, pieces.max() + 1), new_pieces):

@@ -149,7 +149,12 @@ def save_map(array, scan, path) -> None:
 
 def _onto(array, scan):
     """An array on the grid of a scan's file, brought onto the scan's grid in memory."""
-    return resample(array, spacing(frame(scan.grid)[1]), scan.image.shape, scan.spacing_mm)
+    return resample(array, spacing(frame(scan.grid)[1]), _shape(scan), scan.spacing_mm)
+
+
+def _shape(scan):
+    """The shape of a scan's arrays; without an image it stands for its file's own grid."""
+    return frame(scan.grid)[0] if scan.image is None else scan.image.shape
 
 
 def _wanted_frame(grid, spacing_mm):
@@ -159,9 +164,8 @@ def _wanted_frame(grid, spacing_mm):
 
 
 def _require_map(array, scan, path):
-    shape = frame(scan.grid)[0] if scan.image is None else scan.image.shape
-    if array.shape != shape:
-        raise ScanError(f"{path}: the map has shape {array.shape}, the scan {shape}; give one of its shape")
+    if array.shape != _shape(scan):
+        raise ScanError(f"{path}: the map has shape {array.shape}, the scan {_shape(scan)}; give one of its shape")
     if array.dtype != bool and array.dtype.kind != "f":
         raise ScanError(f"{path}: the map is {array.dtype}; give bool (a label) or float (a probability)")
     if not path.name.endswith((".nii", ".nii.gz")):

@@ -4,7 +4,7 @@ A network's "false" positive may be a lesion that the label misses, and a missed
 thesis found more than a dozen by looking. Verdicts are one CSV a run, a row an error, written after every mark:
 
     label fault on an FP   the predicted component becomes a lesion of the revised label
-    label fault on an FN   the lesion is taken out of it
+    label fault on an FN   the lesion is taken out of it, under the rule `brats` with all that is merged with it
     true error, unsure     change nothing
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from kit.metrics import pair
 from kit.scans import components, load_map, load_row, save_map, write_manifest, write_table
 
 VERDICTS = ("true error", "label fault", "unsure")
@@ -185,19 +186,22 @@ def _revise(row, faults, load, low, path):
 
 def _judged(error, scan, probability, low):
     """The component that was judged, as a mask on the scan's own grid."""
+    number, centre = int(error["component"]), [error[name] for name in ("slice", "row", "column")]
     if error["kind"] == "FN":
-        labels = components(np.zeros(scan.image.shape, bool) if scan.label is None else scan.label)
+        label = np.zeros(scan.image.shape, bool) if scan.label is None else scan.label
+        found = pair(probability, label, scan.spacing_mm)
+        truths = found.lesions(), found.lesions(merge=True)  # the verdict does not say by which rule; its centre does
+        masks = [np.isin(truth.labels, 1 + np.flatnonzero(truth.table.component == number)) for truth in truths]
     else:
         threshold = error["threshold"]
-        labels = components(probability >= float(min(low, threshold) if threshold == threshold else low))
-    mask = labels == int(error["component"])
-    centre = [error[name] for name in ("slice", "row", "column")]
-    if not mask.any() or np.linalg.norm(np.mean(np.nonzero(mask), axis=1) - np.array(centre, float)) > NEAR:
+        masks = [components(probability >= float(min(low, threshold) if threshold == threshold else low)) == number]
+    away = [np.linalg.norm(np.argwhere(mask).mean(0) - centre) if mask.any() else np.inf for mask in masks]
+    if min(away) > NEAR:
         raise VerdictError(
             f"{error['scan_id']}: no {error['kind']} component {error['component']} at {centre}; the verdict was made "
             "on another map, label or lower threshold. Apply it with those, or judge anew."
         )
-    return mask
+    return masks[int(np.argmin(away))]
 
 
 def _common_root(table):

@@ -20,6 +20,7 @@ from kit.experiments import (
 )
 from kit.experiments.record import making, slices
 from kit.metrics import froc
+from kit.models import build, save_weights
 from kit.phantom import plan_cohort
 from kit.scans import load_map, load_scan
 
@@ -93,6 +94,24 @@ def test_weights_are_evaluated_as_the_run_that_made_them_was(table, first, runs,
         pd.testing.assert_frame_equal(own, other)
     with pytest.raises(RunError, match="'A \\(weights\\)'"):
         record_weights("A", weights, table, runs)
+
+
+def test_maps_of_other_weights_or_test_scans_are_not_taken_for_those_of_the_same_name(table, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise RuntimeError("scans are mapped")
+
+    monkeypatch.setattr(making, "score", stopped)
+    for seed in (0, 1):
+        about = {"network": "A", "patches_worth": "100", "voxels_learnt": "100"}
+        save_weights(build("A", seed=seed), tmp_path / f"{seed}.safetensors", about)
+    first, given = tmp_path / "0.safetensors", {"device": "cpu", "progress": False}
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="scans are mapped"):
+            record_weights("mine", first, table, tmp_path / "runs", **given)
+    with pytest.raises(RunError, match=r"detector is \{'network': '.*, but this run was started with"):
+        record_weights("mine", tmp_path / "1.safetensors", table, tmp_path / "runs", **given)
+    with pytest.raises(RunError, match="test_scans is"):
+        record_weights("mine", first, table.assign(label=table.label[0]), tmp_path / "runs", **given)
 
 
 @pytest.mark.slow
@@ -199,10 +218,11 @@ def test_faulty_labels_are_seen_in_training_only(table, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("kit.experiments.record.making.run_experiment", spied)
-    with pytest.raises(KeyboardInterrupt):
-        record_experiment("A", table, tmp_path, labels="faulty", **SIZE)
-    assert set(seen["train"].split) == {"train", "validation"}
-    assert seen["train"].label.str.contains("labels-faulty").all()
+    for seed in (2015, 2016):  # each training has faults of its own
+        with pytest.raises(KeyboardInterrupt):
+            record_experiment("A", table, tmp_path, labels="faulty", seed=seed, **SIZE)
+        assert set(seen["train"].split) == {"train", "validation"}
+        assert seen["train"].label.str.contains(f"labels-faulty-{seed}").all()
 
 
 def test_a_finished_run_is_read_back(table, first, runs, monkeypatch):

@@ -1,6 +1,8 @@
 """Related methods as experiments: fitted without test scans, trained for a given time, compared under one contract."""
 
 import itertools
+import shutil
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -70,6 +72,15 @@ def test_candidates_are_kept_and_a_scan_is_not_looked_at_twice(table, tmp_path, 
     again, read = fit_method("template", table, cache_dir=tmp_path, progress=False)
     assert again == first
     pd.testing.assert_frame_equal(read, found)
+
+
+def test_candidates_of_another_scan_of_the_same_name_are_not_read(table, tmp_path, whole_heads):
+    row = table[:1]
+    first = fitting.candidates("template", row, tmp_path, progress=False)
+    empty = row.assign(label=save(np.zeros((24, 96, 96), np.uint8), tmp_path / "empty.nii"))
+    assert first.lesion.any()
+    assert not fitting.candidates("template", empty, tmp_path, progress=False).lesion.any()
+    pd.testing.assert_frame_equal(fitting.candidates("template", row, tmp_path, progress=False), first)
 
 
 def test_a_cohort_without_anything_to_fit_on_is_refused(table):
@@ -283,6 +294,33 @@ def test_detectors_are_compared_on_the_same_scans_with_chance_and_read_back(tabl
     again = compare_methods(three, table[table.split != "train"], tmp_path, **options)
     assert len(calls) == 2
     pd.testing.assert_frame_equal(again["sweeps"], tables["sweeps"])
+
+
+@dataclass
+class Brighter:
+    """A detector that calls lesion what is brighter than a level."""
+
+    level: float
+
+    def __call__(self, image, mask=None, **options):
+        return ((image > self.level) & mask).astype(np.float32)
+
+
+def test_maps_of_another_detector_or_scan_of_the_same_name_are_refused(table, tmp_path):
+    row, options = table[table.split == "test"], {"search": "head", "progress": False}
+    compare_methods({"mine": Brighter(650)}, row, tmp_path / "work", **options)
+    for detector, rows, message in (
+        (Brighter(700), row, "detector is {'level': 700}, but this run was started with {'level': 650}"),
+        (Brighter(650), row.assign(image=table.image[0]), r"image is '…/s1\.nii"),
+        (Brighter(650), row.assign(label=table.label[0]), r"label is '…/s1-seg\.nii"),
+    ):
+        with pytest.raises(RunError, match=f"(?s)s4.*{message}.*choose another folder"):
+            compare_methods({"mine": detector}, rows, tmp_path / "work", **options)
+    maps = tmp_path / "work" / "mine"
+    compare_methods({"given": GivenMaps(maps)}, row, tmp_path / "again", **options)
+    shutil.copy(save(np.zeros((24, 96, 96), np.float32), tmp_path / "m.nii.gz"), maps / "s4" / "map.nii.gz")
+    with pytest.raises(RunError, match=r"map is '…/map\.nii\.gz, sha256"):
+        compare_methods({"given": GivenMaps(maps)}, row, tmp_path / "again", **options)
 
 
 # follow-ups

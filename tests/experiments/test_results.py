@@ -14,7 +14,6 @@ from kit.experiments import (
     comparisons,
     format_scores,
     found_by,
-    operating_table,
     outline_changes,
     published_row,
     published_sampled,
@@ -210,13 +209,6 @@ def test_networks_that_mapped_different_scans_are_compared_on_those_that_both_ma
     assert found.patients.eq(2).all()
     pd.testing.assert_frame_equal(found, alike)
     assert whole_scan_table(uneven, rates=(8,)).scans["B"].eq("2").all()
-
-
-def test_a_training_works_where_it_has_so_many_false_positives(twice):
-    table = operating_table(twice.of("A"))
-    assert table.index.tolist() == [(7, 8), (8, 8)]
-    assert table.loc[(7, 8), ["lesions", "found", "recall", "recall_5mm", "dice"]].tolist() == [2, 1, 0.5, 1, 0.5]
-    assert np.isnan(table.loc[(8, 8), "dice"])
 
 
 def test_each_lesion_is_found_by_a_share_of_the_trainings(twice):

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from kit.experiments import RunError, open_run
+from kit.experiments.runs import detector_facts, digest, scan_facts
+from kit.models import CandidateDetector, Detector, build
 
 PARAMETERS = {"network": "D", "seed": 7, "shape": (5, 51, 51), "limit": None}
 
@@ -46,6 +48,27 @@ def test_versions_and_hardware_are_written_but_not_the_machines_name(tmp_path):
     assert content["versions"]["torch"] == torch.__version__
     assert content["hardware"]["cpus"] > 0
     assert platform.node() not in text
+
+
+def test_detectors_are_told_apart_by_their_weights_and_numbers():
+    networks = build("A", seed=0), build("A", seed=0).to(memory_format=torch.channels_last), build("A", seed=1)
+    first, again, other = (detector_facts(Detector(network, (3.5, 2.0))) for network in networks)
+    assert first == again != other
+    assert detector_facts(Detector(networks[0], "scan")) != first
+    assert detector_facts(CandidateDetector("blobs")) == {
+        "method": "blobs", "criteria": (), "weights": (("score", 1.0),), "offset": 0.0,
+    }  # fmt: skip
+
+
+def test_scans_are_told_apart_by_what_is_in_their_files_and_synthetic_images_by_their_source(tmp_path):
+    (tmp_path / "a.nii").write_bytes(b"one")
+    row = {"image": str(tmp_path / "a.nii"), "label": "", "source": ""}
+    first, made = digest(scan_facts(row)), digest(scan_facts(row | {"source": "phantom:7"}))
+    assert digest(scan_facts(row | {"mask": "", "lesion_codes": ""})) == first
+    (tmp_path / "a.nii").write_bytes(b"two")
+    assert digest(scan_facts(row)) != first
+    assert digest(scan_facts(row | {"source": "phantom:7"})) == made
+    assert digest(scan_facts(row | {"source": "phantom:8"})) != made
 
 
 def test_damaged_parameters_are_refused_with_a_remedy(tmp_path):

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from kit.experiments import EXPERIMENTS, SCORES, published_row
 from kit.figures import KIND_COLOURS, experiments, network_style, network_styles
 from kit.figures.style import BLUE, PALE
-from kit.metrics import border_profile, sweep
+from kit.metrics import border_profile
 from kit.samplers import WHY, Cohort, draw
 
 
@@ -133,20 +133,6 @@ def test_a_training_panel_says_whose_training_and_how_long_it_was():
     figure = experiments.training_panel(Figure(), "B", history([0.01, 0.001]))
     assert len(figure.axes) == 2
     assert figure.get_suptitle() == "B: 2,000 patches' worth"
-
-
-@pytest.mark.parametrize("stars", [0, 1])
-def test_a_sampled_panel_has_a_curve_a_source_and_a_star_where_something_is_published(stars):
-    truth = np.zeros((9, 21, 21), bool)
-    truth[3:6, 8:13, 8:13] = True
-    rows = sweep(truth * 0.9, truth).assign(scan_id="s", patient_id="p")
-    compared = pd.DataFrame({"recall": [0.5, 0.4], "precision": [0.5, 0.4]}, index=["measured here", "published"])
-    lesions = pd.DataFrame({"diameter_mm": [1.0, 6.0], "found": [False, True]})
-    sweeps = {"here": rows, "recorded": rows[:0]}
-    figure = experiments.sampled_panel(Figure(), "mine", sweeps, lesions, compared.iloc[: 1 + stars])
-    ax = figure.axes[0]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["mine, here"]
-    assert len([line for line in ax.lines if line.get_marker() == "*"]) == stars
 
 
 def test_a_lesion_panel_shows_each_lesion_above_and_its_probability_below():

@@ -249,6 +249,14 @@ def test_a_training_that_was_tested_on_fewer_scans_counts_for_those():
     assert row.recall == table.tp.sum() / (10 * 25)
 
 
+def test_trainings_that_are_compared_have_the_same_scans():
+    table = trained([0, 0.1], patients=6)
+    fewer = table[(table.training_seed == 0) | (table.patient_id != 3)]
+    for sides in ((table, fewer), (fewer, fewer)):
+        with pytest.raises(ValueError, match="training_seed 1 lacks scan 3: compare trainings on the same scans"):
+            compare(*sides, trainings="training_seed")
+
+
 def test_networks_differ_only_by_more_than_their_trainings_do():
     options = {"trainings": "training_seed"}
     clear = compare(trained([0, 0.01, -0.01]), trained([0.2, 0.21, 0.19], seed=1), **options).loc["recall"]

@@ -1,6 +1,7 @@
 """Anybody's maps are scored as our own, and what cannot be scored is refused by name before anything is written."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -37,6 +38,8 @@ from kit.scans import (
     search_region,
 )
 from kit.viewer import apply_verdicts, saved_maps
+
+ABOUT = {"predictions": "<b>", "manifest": "m", "threshold": 0.5, "low": 0.2, "rule": "thesis", "min_volume_mm3": 0}
 
 
 def bright(image, mask=None):
@@ -232,6 +235,23 @@ def test_masks_count_as_maps(cohort, tmp_path):
     assert table.fp[0] == found.fp
 
 
+def test_scans_with_lesions_are_told_from_those_without_where_all_lesions_are_certain(cohort, tmp_path):
+    for row in cohort.to_dict("records"):
+        shutil.copy(row["label"], tmp_path / "maps" / f"{row['scan_id']}.nii")
+        (tmp_path / "maps" / f"{row['scan_id']}.nii.gz").unlink()
+    tables = vars(score(tmp_path / "maps", cohort, progress=False))
+    page = write_report(tmp_path / "report.html", tables, ABOUT).read_text()
+    assert "By its highest finding: AUROC 1.00" in page
+
+
+def test_maps_of_a_folder_are_scored_in_another_region_without_a_folder_of_tables(cohort, tmp_path):
+    bright_alone = {"where": lambda scan, row: scan.image > 500}
+    found, whole = (score(tmp_path / "maps", cohort, progress=False, **given) for given in (bright_alone, {}))
+    assert (found.scans.voxels < whole.scans.voxels).all()
+    pd.testing.assert_frame_equal(found.sweep, whole.sweep)
+    assert len(list((tmp_path / "maps").iterdir())) == 3
+
+
 def test_the_command_writes_tables_and_one_page_that_needs_no_network(cohort, tmp_path, capsys):
     code, out = run(tmp_path)
     assert code == 0
@@ -342,8 +362,7 @@ def test_cohorts_without_lesions_or_findings_have_a_page_too(tmp_path):
     for row in table.to_dict("records"):
         save(np.zeros(make_scan(1)[0].shape, np.float32), tmp_path / "maps" / f"{row['scan_id']}.nii.gz")
     tables = vars(score(tmp_path / "maps", table, progress=False))
-    about = {"predictions": "<b>", "manifest": "m", "threshold": 0.5, "low": 0.2, "rule": "thesis", "min_volume_mm3": 0}
-    page = write_report(tmp_path / "report.html", tables, about).read_text()
+    page = write_report(tmp_path / "report.html", tables, ABOUT).read_text()
     assert "There is no lesion" in page
     assert "&lt;b&gt;" in page
 
@@ -462,6 +481,16 @@ def test_a_scan_without_lesion_has_no_partitions(tmp_path):
     image, label = make_scan(4, lesions=0)
     scan = load_scan(save(image, tmp_path / "i.nii"), save(label.astype(np.uint8), tmp_path / "l.nii"))
     assert not partitions(scan, {"scan_id": "s"}).any()
+
+
+def test_a_search_region_within_the_lesions_boxes_has_no_healthy_boxes(table, tmp_path):
+    scan = load_scan(table.image[0], table.label[0])
+    row = {"scan_id": "s", "mask": save(scan.label.astype(np.uint8), tmp_path / "mask.nii")}
+    around = np.zeros(scan.label.shape, bool)
+    for box in lesion_table(scan.label, scan.spacing_mm).box:
+        around[tuple(slice(max(low - 2, 0), high + 2) for low, high in box)] = True
+    mask = partitions(scan, row, margin_mm=2)
+    np.testing.assert_array_equal(mask, around & (scan.image > scan.image.min()))
 
 
 def test_the_search_region_is_the_head_unless_the_row_has_a_mask(table, tmp_path):

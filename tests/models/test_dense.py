@@ -381,6 +381,11 @@ def test_nothing_above_a_value_leaves_an_empty_map():
     assert not probability_map(lively(TINY), scan((3, 20, 20)), above=0.9999999).any()
 
 
+def test_a_lattice_is_refused_where_only_what_exceeds_a_value_is_computed():
+    with pytest.raises(ValueError, match=r"step is 4, above 0.1: .*give one of the two"):
+        probability_map(lively(TINY), scan((3, 20, 20)), above=0.1, step=4)
+
+
 def test_parts_near_each_other_share_a_box_and_nothing_is_lost():
     mask = np.zeros((90, 90), bool)
     mask[2:5, 2:5] = mask[8:11, 2:5] = mask[2:5, 9:12] = mask[80:84, 80:90] = True

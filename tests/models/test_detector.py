@@ -1,11 +1,12 @@
 """A detector normalises as its weights say, and can undo the prior that it was trained on."""
 
+import nibabel
 import numpy as np
 import pytest
 from small_scans import drawn_head
 
 from kit.models import Detector, ModelError, build, prior_shift, probability_map, save_weights
-from kit.scans import normalise
+from kit.scans import load_scan, normalise
 
 
 def odds(p):
@@ -59,6 +60,16 @@ def test_scans_are_normalised_by_the_word_of_the_weights(tmp_path, about, statis
         mask[100, 60, 40:44] = True
         expected = probability_map(detector.network, normalise(seen, "brain"), mask)
         np.testing.assert_array_equal(detector(seen, mask), expected)
+
+
+def test_voxels_that_loading_leaves_as_they_are_are_taken_and_others_refused(tmp_path):
+    image = np.random.default_rng(0).normal(300, 50, (3, 9, 9)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(image.T, np.diag([1.015625, 1.015625, 1, 1])), tmp_path / "scan.nii")
+    scan, detector = load_scan(tmp_path / "scan.nii"), Detector(build("A", seed=0))
+    assert max(scan.spacing_mm) == 1.015625
+    assert detector(scan.image, spacing_mm=scan.spacing_mm).shape == (3, 9, 9)
+    with pytest.raises(ModelError, match=r"voxels are 1 x 1\.03 x 1 mm.*as kit\.scans\.load_row does"):
+        detector(scan.image, spacing_mm=(1, 1.03, 1))
 
 
 def test_a_lattice_of_a_map_holds_the_whole_maps_values():

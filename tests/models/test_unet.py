@@ -26,6 +26,18 @@ def test_a_scan_smaller_than_a_block_is_padded_with_air_and_cut_back():
     )
 
 
+@pytest.mark.parametrize("fastest", ["float32", "bfloat16"])
+def test_the_network_is_left_as_it_was_and_auto_is_the_devices_fastest_dtype(fastest, monkeypatch):
+    monkeypatch.setattr("kit.models.dense.best_dtype", lambda device: fastest)
+    network, image = UNet(SMALL).train(), np.random.default_rng(0).normal(0, 1, (16, 16, 16)).astype(np.float32)
+    found = {word: block_map(network, image, side=16, dtype=word) for word in ("auto", "float32", "bfloat16")}
+    assert network.training
+    np.testing.assert_array_equal(found["auto"], found[fastest])
+    assert not np.array_equal(found["float32"], found["bfloat16"])
+    with pytest.raises(ValueError, match="dtype 'float61': choose one of auto, float32, bfloat16"):
+        block_map(network, image, side=16, dtype="float61")
+
+
 class Local(nn.Module):
     """Sees one voxel only: whatever the blocks, the map must be that of a whole pass."""
 

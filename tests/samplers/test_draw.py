@@ -246,6 +246,12 @@ def test_what_cannot_be_drawn_is_refused_with_a_remedy(files, cohort, tmp_path):
         draw(prepare(files[3:], tmp_path, progress=False))
 
 
+@pytest.mark.parametrize(("batch_size", "negatives"), [(1, 10), (3, 0)])
+def test_pairs_that_no_batches_of_the_size_can_hold_are_refused(cohort, batch_size, negatives):
+    with pytest.raises(SamplerError, match=f"batch_size is {batch_size}: .* give an even number"):
+        draw(cohort, Scheme(negatives, (1.0, 1.0), pair_distance=1), limit=40, batch_size=batch_size)
+
+
 def test_a_scheme_added_from_outside_is_drawn_by_its_name(cohort, monkeypatch):
     monkeypatch.setitem(SCHEMES, "three to one", Scheme(3, (0.5, 1.0)))
     rows = draw(cohort, "three to one", limit=80)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_scans import SHAPE, write_cohort
+from small_scans import SHAPE, cohort_of, write_cohort
 
 from kit.samplers import (
     COUNT,
@@ -43,6 +43,15 @@ def kinds_of(scan):
     kinds.reshape(-1)[scan.healthy] = HEALTHY
     kinds.reshape(-1)[scan.lesion] = LESION
     return kinds
+
+
+@pytest.mark.parametrize(("lesions", "healthy"), [(0, 1), (1, 0)])
+def test_a_cohort_without_lesion_or_healthy_voxels_is_refused_by_name(lesions, healthy):
+    voxels = np.zeros((2, 3, 20, 20), bool)
+    voxels[0, 1, 5, 5], voxels[1, 1, 9, 9] = lesions, healthy
+    made = cohort_of(np.random.default_rng(0).normal(size=(3, 20, 20)), voxels[0], voxels[1])
+    with pytest.raises(SamplerError, match=f"the cohort has {lesions} lesion and {healthy} healthy voxels"):
+        draw_segments(made, steps=1, step=4)
 
 
 @pytest.mark.parametrize("step", [1, 4])

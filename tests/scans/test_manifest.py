@@ -226,6 +226,12 @@ def test_codes_choose_lesions_and_masks_may_hold_any_value(cohort, write_image):
     table = read_manifest(cohort("a,p,1,a.nii.gz,codes.nii,test,1;3,codes.nii", header=header))
     assert table.loc[0, "lesion_codes"] == "1;3"
     assert table.loc[0, "mask"].endswith("codes.nii")
+    renamed = header.replace("mask", "healthy_mask")
+    again = read_manifest(cohort("a,p,1,a.nii.gz,codes.nii,test,1;3,codes.nii", header=renamed))
+    pd.testing.assert_frame_equal(again, table)
+    both = only(cohort("a,p,1,a.nii.gz,codes.nii,test,1;3,codes.nii,codes.nii", header=f"{header},healthy_mask"))
+    assert both.column == "healthy_mask"
+    assert "another name of the column mask" in both.message
     semicolons = "a;p;1;a.nii.gz;codes.nii;test;1;3;codes.nii"
     assert "quotation marks" in only(cohort(semicolons, header=header.replace(",", ";"))).message
 

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from kit.scans import (
     Grid,
     ScanError,
+    components,
     frame,
     load_map,
     load_mask,
     load_scan,
+    load_truth,
     resample,
     same_grid,
     save_map,
@@ -163,6 +165,15 @@ def test_labels_keep_their_volume_and_the_smallest_lesions(write_image):
     assert scan.label[:, :18, :18].sum() == pytest.approx(1200, rel=0.01)
 
 
+@pytest.mark.parametrize("shape", [(9, 1, 1), (9, 7, 1)])
+def test_labels_of_thin_scans_are_resampled(shape, write_image):
+    label = np.zeros(shape, np.uint8)
+    label[::2, ::2] = 1  # pieces that do not touch, as many as there can be
+    image = write_image("image.nii", np.random.default_rng(0).random(shape), np.diag([2.0, 2, 1, 1]))
+    scan = load_scan(image, write_image("label.nii", label, np.diag([2.0, 2, 1, 1])))
+    assert components(scan.label).max() == label.sum()
+
+
 def test_labels_and_masks_lie_on_the_image_whatever_their_own_axes(write_image):
     label = np.zeros((5, 6, 7), np.int16)
     label[1, 2, 3] = 4
@@ -173,6 +184,8 @@ def test_labels_and_masks_lie_on_the_image_whatever_their_own_axes(write_image):
     assert scan.label.dtype == bool
     assert np.argwhere(scan.label).tolist() == [[3, 2, 1]]
     np.testing.assert_array_equal(load_mask(path, scan), scan.label)
+    truth = load_truth({"image": image, "label": path})  # which has no image
+    np.testing.assert_array_equal(load_mask(path, truth), truth.label)
 
 
 def test_a_saved_map_keeps_codes_units_and_two_different_forms(tmp_path):
@@ -404,6 +417,20 @@ def test_a_label_that_is_not_binary_needs_codes(values, message, write_image):
     label.ravel()[: len(values)] = values
     with pytest.raises(ScanError, match=message):
         load_scan(write_image("image.nii", VOXELS), write_image("label.nii", label))
+
+
+def test_labels_of_floats_are_rounded_before_anything_is_counted(write_image):
+    label = np.zeros((3, 4, 5), "f4")
+    label[0, 0, 0], label[1, 1, 1], label[2, 2, 2] = 1, 0.9995, 1e-4
+    scan = load_scan(write_image("image.nii", VOXELS), write_image("label.nii", label))
+    assert scan.label.sum() == 2
+
+
+def test_a_mask_with_nan_is_refused_with_their_number(write_image):
+    mask = np.ones((3, 4, 5), "f4")
+    mask[0, :2, 0], mask[1, 1, 1] = np.nan, np.inf
+    with pytest.raises(ScanError, match=r"mask\.nii: 3 voxels are NaN or infinite; replace them"):
+        load_mask(write_image("mask.nii", mask), load_scan(write_image("image.nii", VOXELS)))
 
 
 @pytest.mark.parametrize("value", [0, 1, 255])

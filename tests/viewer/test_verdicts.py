@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kit.metrics import error_table
 from kit.scans import lesion_table, load_scan, read_manifest, save_map
 from kit.viewer import VerdictBook, VerdictError, apply_verdicts, read_verdicts, saved_maps
 
@@ -97,6 +98,20 @@ def test_label_faults_add_what_was_predicted_and_remove_what_was_labelled(run, t
     changes = pd.read_csv(tmp_path / "revised" / "changes.csv")
     assert changes.change.tolist() == ["added", "removed"]
     assert changes.voxels.tolist() == [18, 9]
+
+
+@pytest.mark.parametrize(("rule", "removed"), [("brats", 2 * 9), ("thesis", 9)])
+def test_a_label_fault_on_a_lesion_takes_out_what_its_rule_counts_as_one(rule, removed, run, tmp_path):
+    table, load, _ = run
+    label = own_label(table).copy()
+    label[5, 12:15, 8:11] = 1  # a dilation joins it to the lesion in the columns 4 to 6
+    stored = nib.load(table.label[0])
+    nib.save(nib.Nifti1Image(label.T.astype(np.uint8), stored.affine), table.label[0])
+    scan, probability = load("s1")
+    errors = error_table(probability, scan.label, spacing_mm=scan.spacing_mm, rule=rule, scan_id="s1", patient_id="p1")
+    missed = errors[errors.kind == "FN"].iloc[:1].assign(verdict="label fault", note="")
+    revised = apply_verdicts(table, missed, tmp_path / "revised", load)
+    assert np.count_nonzero(label) - np.count_nonzero(own_label(revised)) == removed
 
 
 def test_the_revised_manifest_can_be_read_back(run, tmp_path):

@@ -22,7 +22,7 @@ import pandas as pd
 
 from kit.experiments.faults import FAULTS, with_faults
 from kit.experiments.recipes import EXPERIMENTS, place_of, run_experiment
-from kit.experiments.runs import RunError, check_choices, environment
+from kit.experiments.runs import RunError, check_choices, detector_facts, digest, environment, open_run, scan_facts
 from kit.metrics import (
     PARTITION_MARGIN_MM,
     border_profile,
@@ -114,7 +114,7 @@ def record_experiment(
     folder, seen = Path(runs) / f"{name}-{labels}-{seed}", table
     if labels != "clean":
         seen = table[table.split.isin(["train", "validation"])]
-        seen = with_faults(seen, Path(runs) / f"labels-{labels}", labels, seed=seed, progress=progress)
+        seen = with_faults(seen, Path(runs) / f"labels-{labels}-{seed}", labels, seed=seed, progress=progress)
     options = {"cache_dir": Path(runs) / "cache", "seed": seed, "device": device, "progress": progress, **size}
     network, statistics, history = run_experiment(base, seen, folder, **options)
     options = {"scans": scans, "device": device, "progress": progress}
@@ -150,7 +150,8 @@ def record_weights(name, path, table, runs, *, seed=2015, scans=None, device="au
     Raises
     ------
     kit.experiments.RunError
-        Before any work for the name of an experiment, or weights that do not say which network they are of.
+        Before any work for the name of an experiment, or weights that do not say which network they are of; for a name
+        under which other weights were evaluated, or these on other test scans.
     """
     said, beside = weights_of(name, path), Path(path).with_name(f"{Path(path).stem}_history.csv")
     known = pd.DataFrame([{"patches_worth": int(said["patches_worth"]), "voxels_learnt": int(said["voxels_learnt"])}])
@@ -250,6 +251,9 @@ def _evaluated(detector, table, folder, history, *, scans, **options):
     """A detector's tables of whole test scans and of partitions, and what the run's row says of them."""
     test, visited = select(table, "test"), int(history.patches_worth.iloc[-1])
     parts = folder / f"sampled_{visited}", folder / f"whole_{visited}"  # more training, other folders
+    seen = digest([{"scan_id": row["scan_id"], **scan_facts(row)} for row in test.to_dict("records")])
+    for part in parts:
+        open_run(part, {"detector": detector_facts(detector), "test_scans": seen})
     sampled = score(detector, test, parts[0], where=partitions, **options)
     whole = score(detector, test.head(len(test) if scans is None else scans), parts[1], above=ABOVE, **options)
     about = {"test_scans": len(whole.scans), "test_lesions": len(whole.lesions)}

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import find_objects
 
+from kit.experiments.runs import detector_facts, open_run, scan_facts
 from kit.metrics import PredictionError, chance_recall, find_predictions, froc, froc_average, intervals, score
 from kit.scans import load_map, load_row, replacing, search_region, to_own_grid, write_table
 
@@ -35,7 +36,7 @@ def compare_methods(detectors, table, folder, *, search="brain", draws=CHANCE_DR
     table : pandas.DataFrame
         Labelled rows of a manifest.
     folder : path
-        Keeps what `kit.metrics.score` writes, in one subfolder a detector.
+        Keeps what `kit.metrics.score` writes, in one subfolder a detector, and which detector and scan it is of.
     search : {"head", "brain"}
         Where all of them look.
     draws : int
@@ -52,6 +53,12 @@ def compare_methods(detectors, table, folder, *, search="brain", draws=CHANCE_DR
         patients, without rows in which nothing new is found. rates: its recall at 1, 2, 4, 8 and 16 false positives a
         scan, see `kit.metrics.froc_average`. lesions: whether each is found at some thresholds. seconds: of the
         processor, a row for each method and scan.
+
+    Raises
+    ------
+    kit.experiments.RunError
+        If the folder has a scan's map by a detector of that name with other weights, numbers or code, of another scan
+        of that name, or with other options. Of an object that is no dataclass its class is all that is known.
     """
     parts, regions = {name: [] for name in TABLES}, {}
 
@@ -61,7 +68,10 @@ def compare_methods(detectors, table, folder, *, search="brain", draws=CHANCE_DR
         return regions[row["scan_id"]]
 
     for name, detector in detectors.items():
-        place = Path(folder) / name
+        place, made = Path(folder) / name, {"search": search, **options}
+        made.pop("device", None)
+        for row in table.to_dict("records"):
+            open_run(place / row["scan_id"], {**_origin(detector, row), **scan_facts(row), **made})
         rows = [_scored(detector, row, place, region, draws, progress, options) for row in table.to_dict("records")]
         sweeps, points, fates, seconds = (pd.concat(some, ignore_index=True) for some in zip(*rows, strict=True))
         at_rates = froc_average(points, RATES).drop("average").rename_axis("fp_per_scan").reset_index()
@@ -137,11 +147,15 @@ class GivenMaps:
 
     def for_scan(self, scan, row):
         """From (image, mask) to the scan's map within the mask; PredictionError where the folder has none."""
+        probability = load_map(self.path(row), scan)
+        return lambda image, mask, **options: np.where(mask, probability, 0).astype(np.float32)
+
+    def path(self, row):
+        """The file of a scan's map."""
         paths, problems = find_predictions(self.folder, pd.DataFrame([row]))
         if problems:
             raise PredictionError(self.folder, problems)
-        probability = load_map(paths[row["scan_id"]], scan)
-        return lambda image, mask, **options: np.where(mask, probability, 0).astype(np.float32)
+        return paths[row["scan_id"]]
 
     def seconds(self, row):
         """How long mapping took, where `kit.metrics.score` made the folder; otherwise NaN."""
@@ -166,6 +180,13 @@ class _Clocked:
             return found
 
         return clocked
+
+
+def _origin(detector, row):
+    """Where a scan's map comes from: a detector, or a file."""
+    if isinstance(detector, GivenMaps):
+        return {"map": detector.path(row).resolve()}
+    return {"detector": detector_facts(detector)}
 
 
 def _scored(detector, row, place, region, draws, progress, options):

@@ -9,7 +9,7 @@ from scipy import optimize
 from scipy.special import expit
 from tqdm.auto import tqdm
 
-from kit.experiments.runs import RunError
+from kit.experiments.runs import RunError, digest, scan_facts
 from kit.models import CandidateDetector, propose
 from kit.scans import brain_mask, components, load_row, write_table
 
@@ -60,10 +60,11 @@ def fit_method(method, table, *, scans=None, cache_dir=None, progress=True):
 
 
 def candidates(method, table, cache_dir=None, *, progress=True):
-    """`candidates_of` every row of a table, one below the other; read from the cache where they are there."""
+    """`candidates_of` every row of a table, one below the other; read from the cache where it has those of the scan."""
     parts = []
     for row in tqdm(table.to_dict("records"), desc=method, disable=not progress):
-        path = cache_dir and Path(cache_dir) / method / f"{row['scan_id']}.csv"
+        about = scan_facts(row) | {name: row[name] for name in ("patient_id", "split")}
+        path = cache_dir and Path(cache_dir) / method / f"{row['scan_id']}-{digest(about)}.csv"
         if path and not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_table(candidates_of(method, row), path)

@@ -16,7 +16,6 @@ from kit.experiments.results.recorded import (
     comparisons,
     format_recall,
     found_by,
-    operating_table,
     outline_changes,
     read_record,
     record_table,

@@ -226,30 +226,6 @@ def whole_scan_changes(record, pairs=None, rates=(8, 2)):
     return found.assign(corrected=correct(found.p))[asked]
 
 
-def operating_table(part, rates=RATES):
-    """Where each training of an experiment works at given numbers of false positives a scan.
-
-    Parameters
-    ----------
-    part : Record
-        Of one experiment, see `Record.of`.
-    rates : sequence of float
-        Of `RATES`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Indexed by seed and false positives a scan: threshold, lesions, found, recall, recall_5mm (of lesions of 5 mm
-        and more) and dice, the mean Dice of the lesions that are found.
-    """
-    at = part.lesions[part.lesions.fp_per_scan.isin(rates)]
-    large, keys = at.found.where(at.diameter_mm >= 5), ["seed", "fp_per_scan"]
-    found = at.assign(large=large.astype(float), dice=at.dice.where(at.found)).groupby(keys)
-    table = found.agg(threshold=("threshold", "first"), lesions=("found", "size"), found=("found", "sum"),
-                      recall=("found", "mean"), recall_5mm=("large", "mean"), dice=("dice", "mean"))  # fmt: skip
-    return table.rename_axis(["seed", "false positives a scan"])
-
-
 def found_by(record, rate=8, labels="clean"):
     """How often each test lesion is found: a share of an experiment's trainings, at so many false positives a scan.
 

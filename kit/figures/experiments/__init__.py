@@ -1,10 +1,9 @@
-"""Figures of the experiments (notebooks 02 to 09, 13, 15): training, sampled evaluation, and the record."""
+"""Figures of the experiments (notebooks 02 to 09, 13, 15): training, lesions, and the record."""
 
 from kit.figures.experiments.panels import (
     drawn_voxels,
     lesion_panel,
     sample_panel,
-    sampled_panel,
     scheme_panel,
     training_curves,
     training_panel,

@@ -1,20 +1,17 @@
 """What a network is shown, how it learns and what it finds: one experiment at a time.
 
 A panel fills the whole matplotlib Figure or SubFigure it is given; every other function draws on the axes it is given.
-What was drawn on is returned. Published figures are stars.
+What was drawn on is returned.
 """
 
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from kit.figures.evaluation import precision_recall, published_point, recall_over_size
 from kit.figures.slices import finding_crops, probability_bar, scale_bar, show_slice
-from kit.figures.style import BLUE, GREEN, GREY, KIND_COLOURS, ORANGE, clear, labelled, legend_below, network_style
-from kit.metrics import recall_by_size, summarise
+from kit.figures.style import BLUE, GREEN, GREY, KIND_COLOURS, ORANGE, clear, labelled, legend_below
 from kit.samplers import patches
 
 MARKERS = {"lesion": "o", "lesion border": "o", "beside the border": "s", "healthy": "s"}  # why a voxel was drawn
-SIZES_MM = (0, 3, 5, 7, 10, 100)  # classes of a lesion's diameter
 WINDOW = (-1, 3)  # of normalised scans
 ZOOM = 22  # voxels on each side of the middle of a `scheme_panel`
 
@@ -130,35 +127,6 @@ def training_curves(axes, history):
         legend_below(ax)
         labelled(ax, title, "patches' worth", unit)
     return axes
-
-
-def sampled_panel(figure, name, sweeps, lesions, compared):
-    """Show an experiment's sampled evaluation: precision over recall, and recall by size (its part of Fig. B.1 to B.3).
-
-    Parameters
-    ----------
-    name : str
-        The experiment.
-    sweeps : dict of str to pandas.DataFrame
-        Where a curve was measured to rows of `kit.metrics.sweep`; the first is drawn solid, an empty one not at all.
-    lesions : pandas.DataFrame
-        The test lesions of the last source, with `diameter_mm` and `found`.
-    compared : pandas.DataFrame
-        Its row "published", if there is one, has the recall and precision of the star, in [0, 1].
-    """
-    axes = figure.subplots(1, 2)
-    for at, (source, sweep) in enumerate(sweeps.items()):
-        if len(sweep):
-            curve = summarise(sweep).query("min_volume_mm3 == 0")
-            style = network_style(name) | {"linestyle": "--" if at else "-"}
-            precision_recall(axes[0], curve, label=f"{name}, {source}", **style)
-    published = compared.reindex(["published"]).iloc[0]
-    published_point(axes[0], published.recall, published.precision, f"{name}, published")
-    axes[0].legend(loc="lower left")
-    recall_over_size(axes[1], recall_by_size(lesions, SIZES_MM))
-    shown = [source for source, sweep in sweeps.items() if len(sweep)][-1]
-    figure.suptitle(f"Sampled evaluation; recall by size: {shown}")
-    return figure
 
 
 def lesion_panel(figure, lesions, load, words=(), half=24):

@@ -120,7 +120,8 @@ def compare(
     pandas.DataFrame
         One row a rate, indexed by it: a, b, difference (b - a), low, high, p, patients.
 
-    Raises ValueError if the scans are not the same, a scan comes twice, or a patient's name differs.
+    Raises ValueError if the scans are not the same in both and in every training, a scan comes twice, or a patient's
+    name differs.
 
     References
     ----------
@@ -258,6 +259,9 @@ def _paired(a, b, cluster, trainings):
         twice = table.scan_id[table.duplicated(own)]
         if len(twice):
             raise ValueError(f"scan {twice.iloc[0]!r} comes twice: give the rows of one threshold and minimum volume")
+        for name, some in table.groupby(trainings) if trainings else ():
+            if missing := sorted(set(table.scan_id) - set(some.scan_id), key=str):
+                raise ValueError(f"{trainings} {name} lacks scan {missing[0]!r}: compare trainings on the same scans")
     alone = sorted(set(a.scan_id) ^ set(b.scan_id), key=str)
     if alone:
         raise ValueError(f"only one of the two has {', '.join(map(repr, alone[:5]))}: compare them on the same scans")

@@ -29,11 +29,6 @@ class Head:
     depth_mm: np.ndarray  # float32, below the inner table of the skull; negative outside of the cavity
     vessel: np.ndarray  # float32, contrast that vessels add
 
-    @property
-    def junction(self):
-        """How much grey and white matter meet at a voxel, float32 in [0, 1]."""
-        return np.clip(4 * self.grey * self.white, 0, 1)
-
 
 def draw_head(rng):
     """Draw one head without lesions: brain, fluid, membranes, vessels, skull, scalp and face.

@@ -23,8 +23,8 @@ def read_manifest(path, *, data_root=None, check_files=True, check_leaks=True) -
     ----------
     path
         CSV with the columns `scan_id, patient_id, session, image, label, split`; `lesion_codes`, `mask` (a file on the
-        image's grid), `source`, `sha256` (of the image file) and `known_leak` (why a row may break the rules on
-        leaks) are understood, further columns kept as text.
+        image's grid; `healthy_mask` is read as `mask`), `source`, `sha256` (of the image file) and `known_leak` (why a
+        row may break the rules on leaks) are understood, further columns kept as text.
     data_root : path, optional
         Folder that the file columns are relative to and may not leave; the manifest's own folder by default.
     check_files : bool

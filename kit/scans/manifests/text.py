@@ -6,6 +6,7 @@ import io
 from typing import NamedTuple
 
 REQUIRED = ("scan_id", "patient_id", "session", "image", "label", "split")
+SAME = {"healthy_mask": "mask"}  # another name of a column, and the one that it is read as
 SHOWN = 50  # problems a message lists before it only counts
 
 
@@ -115,7 +116,7 @@ def _lines(path, text, delimiter):
 
 
 def _columns(path, lines):
-    """The header's columns, refused where a required one is missing or one comes twice."""
+    """The header's columns by the names they are read as, refused where one is missing or comes twice."""
     if not lines:
         raise ManifestError(f"{path}: is empty; its first line must be {','.join(REQUIRED)}")
     line, columns = lines[0]
@@ -130,9 +131,14 @@ def _columns(path, lines):
         Problem(line, name, name, "this column has no name or comes more than once; name each column once")
         for name in sorted({name for name in columns if not name or columns.count(name) > 1})
     ]
+    problems += [
+        Problem(line, other, other, f"is another name of the column {name}, which is there too; keep one of the two")
+        for other, name in SAME.items()
+        if {other, name} <= set(columns)
+    ]
     if problems:
         raise manifest_error(path, problems)
-    return columns
+    return [SAME.get(name, name) for name in columns]
 
 
 def _wrong_length(line, values, columns, delimiter):
