@@ -53,6 +53,7 @@ from kit.experiments.results import (
     sweep_at,
     whole_scan_changes,
     whole_scan_table,
+    with_chance,
 )
 from kit.experiments.runs import Run, RunError, check_device, environment, open_run, without_places
 from kit.experiments.steps import evaluate, hard_negatives

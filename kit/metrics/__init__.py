@@ -1,6 +1,6 @@
 """How good a probability map is: matching, rates, curves, intervals."""
 
-from kit.metrics.chance import chance_recall
+from kit.metrics.chance import PARTITION_MARGIN_MM, chance_recall, partition_chance, partitions
 from kit.metrics.curves import (
     FP_PER_SCAN,
     auroc,
@@ -33,11 +33,9 @@ from kit.metrics.rates import (
     with_interval,
 )
 from kit.metrics.scoring import (
-    PARTITION_MARGIN_MM,
     PredictionError,
     Scores,
     find_predictions,
-    partitions,
     read_table,
     score,
 )

@@ -25,7 +25,6 @@ from kit.metrics.sweeps import score_settings, tables_of
 from kit.scans import (
     SEARCHES,
     ScanError,
-    lesion_table,
     load_row,
     load_truth,
     read_map,
@@ -36,7 +35,6 @@ from kit.scans import (
     write_table,
 )
 
-PARTITION_MARGIN_MM = 5.0
 TUPLES = {"centre": ast.literal_eval, "box": ast.literal_eval}  # how a CSV file's cells become what they were
 MAP = "map.nii.gz"
 NAMES = ("{}.nii.gz", "{}.nii", f"{{}}/{MAP}")  # where a scan's map may lie; the last is how `score` writes it
@@ -187,36 +185,6 @@ def find_predictions(folder, table):
             hint = f" (there is {near[0]})" if near else ""
             problems.append(f"{scan_id}: no {scan_id}.nii.gz{hint}; write its map there, all 0 where nothing is found")
     return paths, problems
-
-
-def partitions(scan, row, *, margin_mm=PARTITION_MARGIN_MM, seed=0):
-    """The sampled evaluation's voxels: a box around every lesion, and boxes of the same sizes in healthy tissue.
-
-    The thesis (section 5.1.2) does not give the size of its partitions. A margin of 5 mm is close to what its figures
-    imply: network D has 34 false positives in the partitions and 4068 in the whole scans, so that the partitions are
-    about 1 % of the heads. A healthy box for which the search region has no place is left out: recall is still that of
-    all lesions, and false positives are counted in so much less tissue.
-
-    Returns
-    -------
-    bool (slice, row, column)
-        Empty for a scan without lesion.
-    """
-    rng = np.random.default_rng([seed, *row["scan_id"].encode()])
-    margin = margin_mm / np.asarray(scan.spacing_mm)
-    boxes = [_grow(box, margin) for box in lesion_table(scan.label, scan.spacing_mm).box]
-    mask, healthy = np.zeros(scan.label.shape, bool), search_region(scan, row) & ~scan.label
-    for box in boxes:
-        _fill(mask, box)
-    healthy = np.argwhere(healthy & ~mask)
-    for low, high in boxes:
-        half = (high - low) // 2
-        for centre in healthy[rng.integers(len(healthy), size=100)] if len(healthy) else ():
-            box = (centre - half, centre - half + (high - low))
-            if not _look(scan.label, box).any():
-                _fill(mask, box)
-                break
-    return mask & (scan.image > scan.image.min())
 
 
 def read_table(path):
@@ -384,16 +352,3 @@ def joined(tables, typed):
     """Tables of several scans as one; where none has a row, `typed`, the table without rows."""
     whole = pd.concat([table for table in tables if len(table)] or [typed], ignore_index=True)
     return whole.astype({name: bool for name in ("found", "hit") if name in whole})  # a file without rows has no type
-
-
-def _grow(box, margin):
-    box = np.asarray(box)
-    return np.floor(box[:, 0] - margin).astype(int), np.ceil(box[:, 1] + margin).astype(int)
-
-
-def _fill(mask, box):
-    _look(mask, box)[:] = True
-
-
-def _look(array, box):
-    return array[tuple(slice(max(low, 0), max(high, 0)) for low, high in zip(*box, strict=True))]

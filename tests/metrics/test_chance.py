@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from kit.metrics import chance_recall, detect
+from kit.metrics import chance_recall, detect, partition_chance, partitions
 from kit.metrics.chance import moved_lesions
+from kit.scans import load_scan
+from tests.small_scans import make_scan, save
 
 SPACING_MM = (3.0, 1.0, 1.5)
 
@@ -75,3 +77,29 @@ def test_a_map_that_sees_its_lesions_alone_finds_none_by_chance():
 def test_a_region_on_another_grid_is_refused():
     with pytest.raises(ValueError, match="region has shape"):
         chance_recall(np.zeros((3, 4, 5)), np.zeros((3, 4, 5), bool), np.ones((3, 4, 4), bool))
+
+
+@pytest.fixture
+def boxed(tmp_path):
+    """A scan with three lesions, its row, and its partitions' healthy boxes, numbered."""
+    image, label = make_scan(4)
+    scan = load_scan(save(image, tmp_path / "i.nii"), save(label.astype(np.uint8), tmp_path / "l.nii"))
+    row, around = {"scan_id": "s"}, np.zeros(scan.label.shape, bool)
+    for box in ndimage.find_objects(ndimage.label(scan.label, np.ones((3, 3, 3)))[0]):
+        around[tuple(slice(max(side.start - 2, 0), side.stop + 2) for side in box)] = True
+    return scan, row, ndimage.label(partitions(scan, row, margin_mm=2, seed=3) & ~around)
+
+
+def test_in_partitions_a_moved_lesion_is_found_where_its_healthy_box_is_lit(boxed):
+    scan, row, (boxes, count) = boxed
+    assert count == 3, "boxes that touch would be one"
+    options = {"thresholds": [0.5], "margin_mm": 2, "seed": 3}
+    for lit in range(count + 1):
+        found = partition_chance(0.9 * ((boxes > 0) & (boxes <= lit)), scan, row, **options)
+        assert found[["threshold", "placed", "hits"]].to_numpy().tolist() == [[0.5, 3, lit]]
+    assert partition_chance(0.9 * scan.label, scan, row, **options).hits.item() == 0, "true lesions are not looked at"
+
+
+def test_partition_chance_refuses_a_map_of_another_grid(boxed):
+    with pytest.raises(ValueError, match="probability has shape"):
+        partition_chance(np.zeros((3, 4, 5)), *boxed[:2])

@@ -30,4 +30,5 @@ from kit.experiments.results.sampled import (
     format_whole_scans,
     score_row,
     sweep_at,
+    with_chance,
 )

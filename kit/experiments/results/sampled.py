@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from kit.experiments.results.published import COLUMNS, SCORES, published_row
-from kit.metrics import compare, intervals, partitions, score, with_interval
+from kit.metrics import compare, intervals, partition_chance, partitions, score, with_interval
 from kit.models import Detector
-from kit.scans import select, write_table
+from kit.scans import load_map, load_row, select, write_table
 
 # In bfloat16 A, D and G found the same lesions as in float32 at all 20 thresholds; false positives in six scans
 # differed by one at most at 0.5, and by nine at most at the others (LOG.md, 2026-11-29).
@@ -43,7 +43,7 @@ def comparison_table(name, sweep, patches_worth, record, threshold=0.5):
     -------
     pandas.DataFrame
         Indexed by source ("measured here", "saved trainings", "published"): patches_worth, scans, lesions, chance
-        (recall of lesions moved to random places, where the sweep has it: `kit.metrics.chance_recall`), the four
+        (recall of lesions moved to random places, where the sweep has it: `with_chance`, `chance_recall`), the four
         `SCORES` in [0, 1] and for each its `<score>_low` and `<score>_high`, a 95 % bootstrap over patients
         (and trainings, of saved ones). NaN where the thesis published nothing.
     """
@@ -88,9 +88,36 @@ def evaluate_sampled(name, trained, table, folder, record, *, device="auto", pro
     visited = int(history.patches_worth.iloc[-1])
     maps, detector = Path(folder) / f"sampled_{visited}", Detector(network, statistics)  # more training, another folder
     found = score(detector, select(table, "test"), maps, device=device, progress=progress, **SAMPLED)
-    compared = comparison_table(name, found.sweep, visited, record)
+    compared = comparison_table(name, with_chance(found.sweep, table, maps), visited, record)
     write_table(compared.reset_index(), Path(folder) / "sampled.csv")
     return found, compared, maps
+
+
+def with_chance(sweep, table, maps, *, threshold=0.5, **options):
+    """Add what maps of partitions find by chance to a sweep: `placed` and `hits` of `kit.metrics.partition_chance`.
+
+    Parameters
+    ----------
+    sweep : pandas.DataFrame
+        `kit.metrics.Scores.sweep` of maps that `kit.metrics.partitions` limited.
+    table : pandas.DataFrame
+        Rows of a manifest; those of the sweep's scans are used.
+    maps : path
+        The folder with a scan's map in `<scan_id>/map.nii.gz`.
+    threshold : float
+        At which the columns are filled; elsewhere, and with a minimum volume, they are NaN.
+    options
+        Of `kit.metrics.partition_chance`, such as a rule.
+    """
+    parts = []
+    for row in table[table.scan_id.isin(sweep.scan_id)].to_dict("records"):
+        scan = load_row(row)
+        found = partition_chance(
+            load_map(Path(maps) / row["scan_id"] / "map.nii.gz", scan), scan, row, thresholds=(threshold,), **options
+        )
+        parts.append(found.assign(scan_id=row["scan_id"], min_volume_mm3=0))
+    keys = ["scan_id", "threshold", "min_volume_mm3"]
+    return sweep.merge(pd.concat(parts), on=keys, how="left", validate="one_to_one") if parts else sweep
 
 
 def before_and_after(weights, trained, table, folder, *, device="auto", progress=True, threshold=0.5):
