@@ -7,7 +7,7 @@ from scipy import ndimage
 from kit.metrics import chance_recall, detect, partition_chance, partitions
 from kit.metrics.chance import moved_lesions
 from kit.scans import load_scan
-from tests.small_scans import make_scan, save
+from small_scans import make_scan, save
 
 SPACING_MM = (3.0, 1.0, 1.5)
 

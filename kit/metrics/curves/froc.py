@@ -232,9 +232,9 @@ def gather(points, cluster="patient_id"):
 
 def _recall_at(tp, fp, lesions, scans, rates):
     """(draw, threshold) counts -> (draw, rate and one for the average)."""
-    recall, per_scan = ratio(tp, lesions[:, None]), ratio(fp, scans[:, None])
-    best = [np.where(per_scan <= rate + 1e-12, recall, 0).max(axis=1) for rate in rates]
-    best = np.where(lesions > 0, best, np.nan).T  # (draw, rate)
+    allowed = [fp <= scans[:, None] * (rate + 1e-12) for rate in rates]
+    most = np.stack([np.where(few, tp, 0).max(axis=1) for few in allowed], axis=1)
+    best = ratio(most, lesions[:, None])  # (draw, rate)
     return np.column_stack([best, best.mean(axis=1)])
 
 
