@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from scipy import ndimage
+from small_scans import make_scan, save
 
 from kit.metrics import chance_recall, detect, partition_chance, partitions
 from kit.metrics.chance import moved_lesions
 from kit.scans import load_scan
-from small_scans import make_scan, save
 
 SPACING_MM = (3.0, 1.0, 1.5)
 
