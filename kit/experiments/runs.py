@@ -121,6 +121,24 @@ def open_run(folder, parameters):
     return Run(folder, parameters)
 
 
+def own_maps(folder, parameters):
+    """`open_run` for a folder of maps: parameters are compared where it has a map, and replaced where it has none.
+
+    Maps of versions before 0.5, which have no parameters beside them, are taken as they are.
+
+    Raises
+    ------
+    RunError
+        For maps that were made with other parameters.
+    """
+    folder, mapped = Path(folder), any(Path(folder).glob("**/map.nii.gz"))
+    stored = folder / "parameters.json"
+    if not mapped:
+        stored.unlink(missing_ok=True)
+    if not mapped or stored.is_file():
+        open_run(folder, parameters)
+
+
 def refuse_other_parameters(stored, given, where):
     """Raise a RunError that names every parameter in which `given` differs from `stored`, if any does."""
     given, absent = _plain(given), object()
@@ -145,25 +163,26 @@ def digest(facts):
 
 
 def detector_facts(detector):
-    """What tells a detector from others, as parameters of `open_run`: a digest of its weights, and its numbers.
+    """What tells a detector from others, as parameters of `open_run`: its class, a digest of its weights, its numbers.
 
-    Of a function the digest is of its own code, not of what that refers to; of an object that is neither a function
-    nor a dataclass nor a network, its class is all that is known.
+    Of a function, and of an object that is neither a dataclass nor a network, the name is all that is known.
 
-    >>> detector_facts(lambda image, mask: mask) == detector_facts(lambda image, mask: ~mask)
-    False
+    >>> detector_facts(np.hypot), detector_facts({"r": (2, np.float32(0.5))})
+    ('hypot', {'r': [2, 0.5]})
     """
+    name = type(detector).__qualname__
     if isinstance(detector, torch.nn.Module):
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
-        return hashlib.sha256(save(tensors)).hexdigest()[:16]
+        return {"class": name, "weights": hashlib.sha256(save(tensors)).hexdigest()[:16]}
     if is_dataclass(detector):
-        return {field.name: detector_facts(getattr(detector, field.name)) for field in fields(detector)}
-    if detector is None or isinstance(detector, str | int | float | tuple | list | dict | np.generic):
+        return {"class": name} | {one.name: detector_facts(getattr(detector, one.name)) for one in fields(detector)}
+    if isinstance(detector, dict):
+        return {key: detector_facts(value) for key, value in detector.items()}
+    if isinstance(detector, tuple | list | np.ndarray):
+        return [detector_facts(value) for value in detector]
+    if detector is None or isinstance(detector, str | int | float | Path):
         return detector
-    if code := getattr(detector, "__code__", None):
-        values = [value for value in code.co_consts if isinstance(value, str | int | float)]
-        return digest([detector.__qualname__, code.co_code.hex(), code.co_names, values])
-    return getattr(detector, "__qualname__", type(detector).__qualname__)
+    return detector.item() if isinstance(detector, np.generic) else getattr(detector, "__name__", name)
 
 
 def scan_facts(row):

@@ -46,7 +46,7 @@ def network_style(experiment):
 
 
 def network_styles(experiments):
-    """`network_style` of experiments that are drawn together, by name: those of one network in different shades.
+    """`network_style` of experiments that are drawn together, by name: those of one network in up to four shades.
 
     The network itself, if it is among them, has its own colour.
 

@@ -7,7 +7,7 @@ from scipy import ndimage
 from kit.metrics.matching import checked_options
 from kit.metrics.pairing import as_mask, check_shapes, checked_probability, checked_spacing, pair
 from kit.metrics.sweeps import THRESHOLDS, sweep_of
-from kit.scans import components, lesion_table, search_region
+from kit.scans import components, frame, lesion_table, search_region, spacing, to_own_grid
 
 PARTITION_MARGIN_MM = 5.0
 TRIES = 200  # places tried for a lesion before it is left out
@@ -105,7 +105,8 @@ def partition_chance(
     Parameters
     ----------
     probability : float (slice, row, column)
-        On the scan's grid; 0 outside `partitions(scan, row, margin_mm=margin_mm, seed=seed)`.
+        On the grid of the scan's file, where maps are scored; 0 outside `partitions(scan, row, margin_mm=margin_mm,
+        seed=seed)`.
     scan, row
         As `partitions` got them.
     thresholds, low, rule
@@ -114,12 +115,11 @@ def partition_chance(
     Returns
     -------
     pandas.DataFrame
-        As `chance_recall` gives it. A lesion is not placed that has no healthy box, or whose box reaches out of the
-        scan or onto another moved lesion.
+        As `chance_recall` gives it. A lesion is not placed if it has no healthy box, or if, moved there, it would
+        leave the scan or touch a lesion that was moved before.
     """
     rule, parts = checked_options(thresholds, low, rule), components(scan.label)
     probability = checked_probability(probability)
-    check_shapes(probability, parts, "probability", "the scan's label")
     moved, seen, placed = np.zeros(parts.shape, bool), np.zeros(parts.shape, bool), 0
     for number, (around, healthy) in enumerate(_partition_boxes(scan, row, margin_mm, seed), start=1):
         if healthy is None:
@@ -130,7 +130,9 @@ def partition_chance(
         if (first >= 0).all() and (last < parts.shape).all() and not _look(moved, (first - 1, last + 2)).any():
             moved[tuple(voxels.T)] = True
             placed += 1
-    rows = sweep_of(pair(np.where(seen, probability, 0), moved, scan.spacing_mm), thresholds, (0,), low=low, rule=rule)
+    moved, seen, step = to_own_grid(moved, scan), to_own_grid(seen, scan), spacing(frame(scan.grid)[1])
+    check_shapes(probability, moved, "probability", "the scan's file")
+    rows = sweep_of(pair(np.where(seen, probability, 0), moved, step), thresholds, (0,), low=low, rule=rule)
     return pd.DataFrame({"threshold": rows.threshold, "placed": placed, "hits": rows.tp})
 
 

@@ -108,9 +108,12 @@ def test_maps_of_other_weights_or_test_scans_are_not_taken_for_those_of_the_same
     for _ in range(2):
         with pytest.raises(RuntimeError, match="scans are mapped"):
             record_weights("mine", first, table, tmp_path / "runs", **given)
-    with pytest.raises(RunError, match=r"detector is \{'network': '.*, but this run was started with"):
+    scan = next((tmp_path / "runs").glob("*/sampled_100")) / "s"
+    scan.mkdir()
+    (scan / "map.nii.gz").touch()
+    with pytest.raises(RunError, match=r"detector is \{'class': .*, but this run was started with"):
         record_weights("mine", tmp_path / "1.safetensors", table, tmp_path / "runs", **given)
-    with pytest.raises(RunError, match="test_scans is"):
+    with pytest.raises(RunError, match=r"scan \w+ is"):
         record_weights("mine", first, table.assign(label=table.label[0]), tmp_path / "runs", **given)
 
 

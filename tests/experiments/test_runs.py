@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kit.experiments import RunError, open_run
-from kit.experiments.runs import detector_facts, digest, scan_facts
+from kit.experiments.runs import detector_facts, digest, own_maps, scan_facts
 from kit.models import CandidateDetector, Detector, build
 
 PARAMETERS = {"network": "D", "seed": 7, "shape": (5, 51, 51), "limit": None}
@@ -56,8 +56,21 @@ def test_detectors_are_told_apart_by_their_weights_and_numbers():
     assert first == again != other
     assert detector_facts(Detector(networks[0], "scan")) != first
     assert detector_facts(CandidateDetector("blobs")) == {
-        "method": "blobs", "criteria": (), "weights": (("score", 1.0),), "offset": 0.0,
+        "class": "CandidateDetector", "method": "blobs", "criteria": [], "weights": [["score", 1.0]], "offset": 0.0,
     }  # fmt: skip
+
+
+def test_parameters_beside_maps_are_compared_and_those_of_a_start_without_maps_replaced(tmp_path):
+    own_maps(tmp_path / "m", {"detector": "a"})
+    own_maps(tmp_path / "m", {"detector": "b"})  # nothing was mapped by a
+    (tmp_path / "m" / "s").mkdir()
+    (tmp_path / "m" / "s" / "map.nii.gz").touch()
+    own_maps(tmp_path / "m", {"detector": "b"})
+    with pytest.raises(RunError, match="detector is 'a', but this run was started with 'b'"):
+        own_maps(tmp_path / "m", {"detector": "a"})
+    (tmp_path / "m" / "parameters.json").unlink()
+    own_maps(tmp_path / "m", {"detector": "a"})  # maps of an earlier version
+    assert not (tmp_path / "m" / "parameters.json").exists(), "of whose maps these are nothing is known"
 
 
 def test_scans_are_told_apart_by_what_is_in_their_files_and_synthetic_images_by_their_source(tmp_path):

@@ -121,7 +121,7 @@ def test_training_curves_mark_where_the_learning_rate_fell(axes):
     loss, rates = experiments.training_curves(axes(1, 2), history([0.01, 0.01, 0.001, 0.001]))
     assert len(loss.lines) == 2 + 1
     assert len(rates.lines) == 4 + 1
-    assert loss.lines[-1].get_xdata()[0] == 3000
+    assert loss.lines[-1].get_xdata()[0] == 2000, "the third epoch is the first at the lower rate"
 
 
 def test_one_epoch_is_a_point(axes):

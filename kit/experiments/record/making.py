@@ -22,7 +22,7 @@ import pandas as pd
 
 from kit.experiments.faults import FAULTS, with_faults
 from kit.experiments.recipes import EXPERIMENTS, place_of, run_experiment
-from kit.experiments.runs import RunError, check_choices, detector_facts, digest, environment, open_run, scan_facts
+from kit.experiments.runs import RunError, check_choices, detector_facts, digest, environment, own_maps, scan_facts
 from kit.metrics import (
     PARTITION_MARGIN_MM,
     border_profile,
@@ -251,9 +251,9 @@ def _evaluated(detector, table, folder, history, *, scans, **options):
     """A detector's tables of whole test scans and of partitions, and what the run's row says of them."""
     test, visited = select(table, "test"), int(history.patches_worth.iloc[-1])
     parts = folder / f"sampled_{visited}", folder / f"whole_{visited}"  # more training, other folders
-    seen = digest([{"scan_id": row["scan_id"], **scan_facts(row)} for row in test.to_dict("records")])
+    seen = {f"scan {row['scan_id']}": digest(scan_facts(row)) for row in test.to_dict("records")}
     for part in parts:
-        open_run(part, {"detector": detector_facts(detector), "test_scans": seen})
+        own_maps(part, {"detector": detector_facts(detector), **seen})
     sampled = score(detector, test, parts[0], where=partitions, **options)
     whole = score(detector, test.head(len(test) if scans is None else scans), parts[1], above=ABOVE, **options)
     about = {"test_scans": len(whole.scans), "test_lesions": len(whole.lesions)}

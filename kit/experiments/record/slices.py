@@ -55,7 +55,7 @@ def cut_slices(runs, table, out, *, labels="clean", seed=2015, scans=None, names
     scans : int, optional
         As given to `record_experiment`.
     names : sequence of str, optional
-        Experiments whose maps are written; by default all that are there but variants (names with a plus).
+        Experiments that choose the slices and whose maps are written; by default all but variants (names with a plus).
     """
     done = _finished(runs, labels, seed, names)
     test = table[table.split == "test"].head(scans or len(table)).set_index("scan_id", drop=False)
@@ -110,8 +110,7 @@ def _finished(runs, labels, seed, names):
     if not wanted or set(wanted) - set(done):
         which = ", ".join(sorted(set(wanted) - set(done))) or "any experiment"
         raise RunError(f"{runs}: no finished training of {which} with {labels} labels and seed {seed}")
-    done = {name: done[name] for name in sorted(wanted, key=place_of)}
-    return done
+    return {name: done[name] for name in sorted(wanted, key=place_of)}
 
 
 def _lesions_to_show(fates, networks):

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import find_objects
 
-from kit.experiments.runs import detector_facts, open_run, scan_facts
+from kit.experiments.runs import detector_facts, own_maps, scan_facts
 from kit.metrics import PredictionError, chance_recall, find_predictions, froc, froc_average, intervals, score
 from kit.scans import load_map, load_row, replacing, search_region, to_own_grid, write_table
 
@@ -57,8 +57,8 @@ def compare_methods(detectors, table, folder, *, search="brain", draws=CHANCE_DR
     Raises
     ------
     kit.experiments.RunError
-        If the folder has a scan's map by a detector of that name with other weights, numbers or code, of another scan
-        of that name, or with other options. Of an object that is no dataclass its class is all that is known.
+        Before any work, if the folder has a scan's map by a detector of that name with other weights or numbers (see
+        `kit.experiments.runs.detector_facts`), of another scan of that name, or with other options.
     """
     parts, regions = {name: [] for name in TABLES}, {}
 
@@ -67,11 +67,13 @@ def compare_methods(detectors, table, folder, *, search="brain", draws=CHANCE_DR
             regions[row["scan_id"]] = search_region(scan, row, search=search)
         return regions[row["scan_id"]]
 
+    made = {"search": search} | {name: value for name, value in options.items() if name != "device"}
+    for row in table.to_dict("records"):
+        of_scan = scan_facts(row)
+        for name, detector in detectors.items():
+            own_maps(Path(folder) / name / row["scan_id"], {**_origin(detector, row), **of_scan, **made})
     for name, detector in detectors.items():
-        place, made = Path(folder) / name, {"search": search, **options}
-        made.pop("device", None)
-        for row in table.to_dict("records"):
-            open_run(place / row["scan_id"], {**_origin(detector, row), **scan_facts(row), **made})
+        place = Path(folder) / name
         rows = [_scored(detector, row, place, region, draws, progress, options) for row in table.to_dict("records")]
         sweeps, points, fates, seconds = (pd.concat(some, ignore_index=True) for some in zip(*rows, strict=True))
         at_rates = froc_average(points, RATES).drop("average").rename_axis("fp_per_scan").reset_index()

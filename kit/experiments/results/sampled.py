@@ -111,10 +111,8 @@ def with_chance(sweep, table, maps, *, threshold=0.5, **options):
     """
     parts = []
     for row in table[table.scan_id.isin(sweep.scan_id)].to_dict("records"):
-        scan = load_row(row)
-        found = partition_chance(
-            load_map(Path(maps) / row["scan_id"] / "map.nii.gz", scan), scan, row, thresholds=(threshold,), **options
-        )
+        mapped = load_map(Path(maps) / row["scan_id"] / "map.nii.gz", load_row(row, spacing_mm=None))
+        found = partition_chance(mapped, load_row(row), row, thresholds=(threshold,), **options)
         parts.append(found.assign(scan_id=row["scan_id"], min_volume_mm3=0))
     keys = ["scan_id", "threshold", "min_volume_mm3"]
     return sweep.merge(pd.concat(parts), on=keys, how="left", validate="one_to_one") if parts else sweep

@@ -110,8 +110,7 @@ def training_curves(axes, history):
     ----------
     axes : pair of Axes
     history : pandas.DataFrame
-        As `kit.experiments.train` returns. Dotted lines: the learning rate was divided before the epoch that ends
-        there.
+        As `kit.experiments.train` returns. Dotted lines: there the learning rate fell, at the end of an epoch.
     """
     visited, style = history.patches_worth, {"markersize": 4}
     axes[0].plot(visited, history.train_loss, "o--", color=GREY, label="training", **style)
@@ -120,7 +119,7 @@ def training_curves(axes, history):
     for name, colour in {"accuracy": BLUE, "recall": GREEN, "precision": ORANGE}.items():
         axes[1].plot(visited, 100 * history[f"validation_{name}"], "o-", color=colour, label=name, **style)
     for ax, title, unit in zip(axes, ("Loss", "Balanced patches"), ("cross entropy", "%"), strict=True):
-        for drop in visited[history.learning_rate.diff() < 0]:
+        for drop in visited[history.learning_rate.diff().shift(-1) < 0]:
             ax.axvline(drop, color=GREY, linestyle=":", linewidth=1)
         ax.set_xlim(left=0)
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -33,7 +33,7 @@ def learning_curves(ax, histories, names=None, score="validation_loss"):
     a line. `names` chooses experiments.
     """
     histories = _from_clean_labels(histories, names)
-    seen, styles = set(), network_styles(histories.experiment.drop_duplicates())
+    seen, styles = set(), network_styles(histories.experiment.drop_duplicates() if names is None else names)
     for (name, _), history in histories.groupby(["experiment", "seed"], sort=False):
         label = None if name in seen else name
         ax.plot(history.patches_worth / 1000, history[score], markersize=4, label=label, **styles[name])
