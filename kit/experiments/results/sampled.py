@@ -8,7 +8,7 @@ import pandas as pd
 from kit.experiments.results.published import COLUMNS, SCORES, published_row
 from kit.metrics import compare, intervals, partition_chance, partitions, score, with_interval
 from kit.models import Detector
-from kit.scans import load_map, load_row, select, write_table
+from kit.scans import load_map, load_row, load_truth, select, write_table
 
 # In bfloat16 A, D and G found the same lesions as in float32 at all 20 thresholds; false positives in six scans
 # differed by one at most at 0.5, and by nine at most at the others (LOG.md, 2026-11-29).
@@ -105,15 +105,17 @@ def with_chance(sweep, table, maps, *, threshold=0.5, **options):
     maps : path
         The folder with a scan's map in `<scan_id>/map.nii.gz`.
     threshold : float
-        At which the columns are filled; elsewhere, and with a minimum volume, they are NaN.
+        At which the columns are filled; elsewhere, with a minimum volume, and for scans without lesions they are NaN.
     options
         Of `kit.metrics.partition_chance`, such as a rule.
     """
     parts = []
     for row in table[table.scan_id.isin(sweep.scan_id)].to_dict("records"):
-        mapped = load_map(Path(maps) / row["scan_id"] / "map.nii.gz", load_row(row, spacing_mm=None))
-        found = partition_chance(mapped, load_row(row), row, thresholds=(threshold,), **options)
-        parts.append(found.assign(scan_id=row["scan_id"], min_volume_mm3=0))
+        truth = load_truth(row)  # on the grid of the scan's file, where maps are scored
+        if truth.label.any():
+            mapped = load_map(Path(maps) / row["scan_id"] / "map.nii.gz", truth)
+            found = partition_chance(mapped, load_row(row), row, thresholds=(threshold,), **options)
+            parts.append(found.assign(scan_id=row["scan_id"], min_volume_mm3=0))
     keys = ["scan_id", "threshold", "min_volume_mm3"]
     return sweep.merge(pd.concat(parts), on=keys, how="left", validate="one_to_one") if parts else sweep
 
