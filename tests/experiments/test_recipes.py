@@ -204,6 +204,7 @@ def test_fine_tuning_refuses_weights_of_another_network_or_normalisation(table, 
 def test_what_fine_tuning_changed_is_measured_on_the_validation_patients(table, trained, tmp_path):
     weights = trained[0] / "weights.safetensors"
     same = before_and_after(weights, trained[1], table, tmp_path, device="cpu", progress=False)
-    assert same.index.tolist() == ["recall", "precision", "dice", "dice_healthy"]
+    assert same.index.tolist() == ["recall", "chance", "precision", "dice", "dice_healthy"]
+    assert 0 <= same.before["chance"] <= 1  # a lesion moved into the healthy box is found there or not
     assert same.difference.dropna().eq(0).all()
     assert same.patients.eq(1).all()

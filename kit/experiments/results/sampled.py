@@ -140,7 +140,8 @@ def before_and_after(weights, trained, table, folder, *, device="auto", progress
     Returns
     -------
     pandas.DataFrame
-        Indexed by `SCORES`, in [0, 1]: before, after, difference, low, high, p and patients, see `kit.metrics.compare`.
+        Indexed by `SCORES` and, after recall, chance (what `with_chance` finds), in [0, 1]: before, after, difference,
+        low, high, p and patients, see `kit.metrics.compare`. Chance has no interval and no p.
     """
     network, statistics, history = trained
     visited, sides = int(history.patches_worth.iloc[-1]), []
@@ -148,8 +149,12 @@ def before_and_after(weights, trained, table, folder, *, device="auto", progress
     for name, detector in detectors.items():
         maps = Path(folder) / f"validation_{name}"
         found = score(detector, select(table, "validation"), maps, device=device, progress=progress, **SAMPLED)
-        sides.append(sweep_at(found.sweep, threshold))
-    return compare(*sides).loc[list(SCORES)].rename(columns={"a": "before", "b": "after"})
+        sides.append(sweep_at(with_chance(found.sweep, table, maps, threshold=threshold), threshold))
+    found = compare(*sides)
+    before, after = map(_chance_of, sides)
+    found.loc["chance", ["a", "b", "difference", "patients"]] = before, after, after - before, found.patients.max()
+    found = found.loc[[SCORES[0], "chance", *SCORES[1:]]].astype({"patients": int})
+    return found.rename(columns={"a": "before", "b": "after"})
 
 
 def score_row(sweep, patches_worth, threshold=0.5):
@@ -161,10 +166,14 @@ def score_row(sweep, patches_worth, threshold=0.5):
     rows = sweep_at(sweep, threshold)
     times = rows.seed.nunique() if trainings else 1
     found = intervals(rows, by=["threshold"], trainings=trainings)
-    moved = rows.reindex(columns=["hits", "placed"]).astype(float).sum()
-    chance = moved.hits / moved.placed if moved.placed else nan
     size = {"scans": found.scans // times, "lesions": (found.tp + found.fn) // times}
-    return found.assign(**size, patches_worth=patches_worth, chance=chance)[COLUMNS]
+    return found.assign(**size, patches_worth=patches_worth, chance=_chance_of(rows))[COLUMNS]
+
+
+def _chance_of(rows):
+    """The share of lesions moved to random places that were found there; NaN without columns of `with_chance`."""
+    moved = rows.reindex(columns=["hits", "placed"]).astype(float).sum()
+    return moved.hits / moved.placed if moved.placed else nan
 
 
 def sweep_at(sweep, threshold=0.5, min_volume_mm3=0):
