@@ -238,6 +238,7 @@ def test_the_results_in_the_readme_are_those_of_the_record():
         "D+hard-negatives": "D with hard negatives",
         "D+longer": "D with 4,000 steps",
         "D+patches": "D with single patches",
+        "FCN+longer": "FCN with 4,000 steps",
         "G+balanced": "G with D's sampling",
         "D (weights)": "D of `weights/`",
     }
