@@ -137,6 +137,17 @@ def test_differences_agree_with_drawing_patients_for_both_networks_and_trainings
     assert found.p == pytest.approx(min(1, 2 * (min(sides) + 1) / (draws + 1)))
 
 
+def test_comparisons_that_keep_draws_in_one_memo_are_those_that_draw_anew():
+    points, memo = trained_twice(), {}
+    better = points.assign(tp=points.tp + points.fn, fn=0)
+    least = set(sorted(points.patient_id.unique())[:2])
+    few = [side[side.patient_id.isin(least)] for side in (points, better)]
+    for sides, rates in ((points, better), (1,)), ((better, points), (1,)), ((points, better), (8,)), (few, (1,)):
+        plain, kept = (compare_froc(*sides, rates, trainings="seed", draws=50, memo=m) for m in (None, memo))
+        pd.testing.assert_frame_equal(plain, kept, check_exact=True)
+    assert len(memo) == 12  # four trainings at rate 1, at rate 8 and on fewer patients; the second comparison drew none
+
+
 def test_a_network_compared_with_itself_differs_by_nothing_and_one_that_finds_more_by_what_it_finds():
     points = points_of(DRAWN)
     same = compare_froc(points, points, draws=50)

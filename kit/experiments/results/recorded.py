@@ -207,16 +207,16 @@ def whole_scan_changes(record, pairs=None, rates=(8, 2)):
         Indexed by change ("A → B") and false positives a scan: patients, the columns of `kit.metrics.compare_froc`, and
         `corrected`, p by Holm's method over all `comparisons` at these rates, whether they are asked for or not.
     """
-    every, rows = comparisons(record), {}
+    every, rows, memo = comparisons(record), {}, {}
     pairs = every if pairs is None else list(pairs)
     for before, after in dict.fromkeys([*every, *pairs]):
         sides = [record.of(name).points for name in (before, after)]
         if all(map(len, sides)):
             both = set.intersection(*(set(points.patient_id) for points in sides))
             sides = [points[points.patient_id.isin(both)] for points in sides]
-            rows[f"{before} → {after}"] = compare_froc(*sides, rates, trainings="seed", draws=TEST_DRAWS).drop(
-                index="average"
-            )
+            rows[f"{before} → {after}"] = compare_froc(
+                *sides, rates, trainings="seed", draws=TEST_DRAWS, memo=memo
+            ).drop(index="average")
             rows[f"{before} → {after}"].insert(0, "patients", len(both))
     if not rows:
         names = ["change", "false positives a scan"]

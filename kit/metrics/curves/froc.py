@@ -120,6 +120,7 @@ def compare_froc(
     draws=DRAWS,
     confidence=CONFIDENCE,
     seed=0,
+    memo=None,
 ):
     """Compare two networks on the same patients by their recall at given numbers of false positives a scan.
 
@@ -135,6 +136,8 @@ def compare_froc(
         Operating points, see the module.
     rates, cluster, trainings, draws, confidence, seed
         As in `froc_average`.
+    memo : dict, optional
+        One for several comparisons: the draws of a training that stands in more than one are kept in it.
 
     Returns
     -------
@@ -159,7 +162,8 @@ def compare_froc(
     statistic = partial(_recall_at, rates=np.asarray(rates, float))
     pairs = [_shared(*both) for both in product(*sides)]
     values = [np.mean([_whole([both[side]], statistic) for both in pairs], axis=0) for side in (0, 1)]
-    drawn = _drawn_differences(pairs, statistic, names[0], [len(curves) for curves in sides], draws, seed)
+    memo, sizes = {} if memo is None else memo, [len(curves) for curves in sides]
+    drawn = _drawn_differences(pairs, statistic, names[0], sizes, draws, seed, memo)
     low, high = quantiles(drawn, confidence)
     table = {"a": values[0], "b": values[1], "difference": values[1] - values[0], "low": low, "high": high}
     return pd.DataFrame(table | {"p": crossing_p(drawn)}, index=_rate_index(rates))
@@ -278,12 +282,18 @@ def _drawn(curves, statistic, draws, seed):
     return np.einsum("dt,td...->d...", _training_weights(len(curves), draws, seed, 0), np.stack(each))
 
 
-def _drawn_differences(pairs, statistic, names, trainings, draws, seed):
+def _drawn_differences(pairs, statistic, names, trainings, draws, seed, memo):
     """Second less first, of each bootstrap draw of clusters and of both networks' trainings: (draw, ...)."""
     weights = patient_weights(len(names), draws, seed)
-    curves = {id(curve): curve for both in pairs for curve in both}  # most stand in several pairs
-    drawn = {key: _drawn_clusters(curve, statistic, weights, names) for key, curve in curves.items()}
-    each = [drawn[id(b)] - drawn[id(a)] for a, b in pairs]
+
+    def drawn(curve):  # most stand in several pairs
+        counts = (part.tobytes() for part in (curve.tp, curve.fp, curve.lesions, curve.scans))
+        key = (*counts, *statistic.keywords["rates"], *curve.clusters, None, *names, draws, seed)
+        if key not in memo:
+            memo[key] = _drawn_clusters(curve, statistic, weights, names)
+        return memo[key]
+
+    each = [drawn(b) - drawn(a) for a, b in pairs]
     one, other = (_training_weights(count, draws, seed, side) for side, count in enumerate(trainings))
     return np.einsum("dt,td...->d...", (one[:, :, None] * other[:, None]).reshape(draws, -1), np.stack(each))
 
