@@ -23,8 +23,10 @@ from kit.experiments import (
     run_experiment,
     run_size,
 )
+from kit.metrics import partition_chance
 from kit.models import NETWORKS, Detector, ModelError, weights_metadata
 from kit.samplers import SCHEMES, draw
+from kit.scans import load_map, load_row, load_truth, select
 
 SMALL = {"examples": "patches", "epochs": 2, "patches_per_epoch": 64, "validation_patches": 32}
 SMALL |= {"progress": False, "device": "cpu", "intensities": "scan"}  # these heads hold no brain
@@ -205,6 +207,10 @@ def test_what_fine_tuning_changed_is_measured_on_the_validation_patients(table, 
     weights = trained[0] / "weights.safetensors"
     same = before_and_after(weights, trained[1], table, tmp_path, device="cpu", progress=False)
     assert same.index.tolist() == ["recall", "chance", "precision", "dice", "dice_healthy"]
-    assert 0 <= same.before["chance"] <= 1  # a lesion moved into the healthy box is found there or not
+    row = next(select(table, "validation").itertuples())._asdict()
+    mapped = load_map(tmp_path / "validation_start" / row["scan_id"] / "map.nii.gz", load_truth(row))
+    moved = partition_chance(mapped, load_row(row), row, thresholds=(0.5,)).iloc[0]
+    assert moved.placed > 0
+    assert same.before["chance"] == same.after["chance"] == moved.hits / moved.placed
     assert same.difference.dropna().eq(0).all()
     assert same.patients.eq(1).all()

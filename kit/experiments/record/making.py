@@ -57,7 +57,7 @@ VARIANTS = {  # of an experiment: what `+word` after its name changes, "times" b
     "cohort": {"intensities": "cohort"},
     "patches": {"examples": "patches", "times": 52.5},  # one step of D costs as much as so many patches
     "scanner": {"augment": "scanner"},
-    "longer": {"times": 5 / 3},  # D's training then lasts as long as G's; the FCN's loss still falls before
+    "longer": {"times": 5 / 3},  # D's training then lasts as long as G's, and the FCN's loss stops falling
 }
 ABOVE = 0.1  # whole scans are mapped around what exceeds it
 CHANCE_AT = (0.3, 0.5, 0.7, 0.9, 0.99)  # thresholds of the chance control
